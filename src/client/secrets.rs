@@ -1,7 +1,7 @@
 //! Secrets of users that are stored here or looked up: the settings, PgBouncer's file, the upstream.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
@@ -30,7 +30,7 @@ const MAX_VERIFIERS: usize = 10_000;
 pub(crate) struct Secrets {
     users: BTreeMap<Vec<u8>, Stored>,
     file: Option<Reloadable<Users>>,
-    auth_query: Option<AuthQuery>,
+    auth_query: Option<Arc<AuthQuery>>,
     iterations: u32,
     salts: SaltKey,
     /// Verifiers that were made of plain passwords: that takes milliseconds.
@@ -60,7 +60,7 @@ impl Secrets {
         Ok(Self {
             salts: SaltKey::new(settings, in_file.as_deref(), former.map(|former| &former.salts))?,
             users: settings.auth.users.clone(),
-            auth_query: AuthQuery::new(settings),
+            auth_query: AuthQuery::new(settings).map(Arc::new),
             iterations: settings.auth.scram_iterations,
             made: Mutex::default(),
             file,
@@ -80,13 +80,13 @@ impl Secrets {
         self.auth_query.as_ref().map_or(Lookup::Done(None), |auth_query| auth_query.known(database, user))
     }
 
-    /// Asks the upstream for the secret of `user` for `database`, if there is one.
+    /// Asks the upstream for the secret of `user` for `database`, if there is one. Cancel-safe.
     ///
     /// # Errors
     /// What the client is told when it could not be looked up.
     pub(crate) async fn look_up(
         &self,
-        pools: &Pools,
+        pools: &Arc<Pools>,
         database: &[u8],
         user: &[u8],
     ) -> Result<Option<Stored>, ClientError> {
@@ -128,7 +128,7 @@ impl Secrets {
 
     /// The kinds of all users' secrets, as far as they are known without looking any up.
     fn kinds(&self) -> Kinds {
-        let mut kinds = self.auth_query.as_ref().map_or_else(Kinds::default, AuthQuery::found);
+        let mut kinds = self.auth_query.as_ref().map_or_else(Kinds::default, |auth_query| auth_query.found());
         self.users.values().for_each(|stored| kinds.note(stored));
         if let Some(file) = &self.file {
             file.last().values().for_each(|stored| kinds.note(stored));

@@ -1,23 +1,26 @@
 //! The settings that the client's statements set in a piece of work, as far as their texts tell.
 
-use crate::track::SqlEffects;
 use crate::track::session_command::SessionCommand;
 use crate::track::unknown_settings::UnknownSettings;
+use crate::track::{SqlEffects, params};
 
-/// The settings that the client's statements set in a piece of work.
+/// The settings that the client's statements set in a piece of work, which may set any number.
 #[derive(Debug, Default)]
 pub(super) struct AnnouncedSettings {
-    names: Vec<Box<[u8]>>,
+    /// Those that follow a client, once each.
+    following: Vec<&'static str>,
     others: OtherSettings,
     /// Settings of which the server was asked for the origins.
     looked_into: Vec<&'static str>,
 }
 
-/// Settings beyond those that are named.
+/// Settings beyond those that are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum OtherSettings {
     #[default]
     Untouched,
+    /// Some that do not follow a client.
+    Set,
     /// There is no telling which.
     Perhaps,
 }
@@ -25,7 +28,14 @@ enum OtherSettings {
 impl AnnouncedSettings {
     /// Adds settings.
     pub(super) fn add<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
-        self.names.extend(names.map(Box::from));
+        for name in names {
+            match params::following(name) {
+                Some(known) if self.following.contains(&known) => {}
+                Some(known) => self.following.push(known),
+                None if self.others == OtherSettings::Untouched => self.others = OtherSettings::Set,
+                None => {}
+            }
+        }
     }
 
     /// Notes that the server is asked where the values of these come from.
@@ -39,9 +49,9 @@ impl AnnouncedSettings {
         self.looked_into.contains(&name)
     }
 
-    /// Returns whether a statement is known to set `name`, in any case.
-    pub(super) fn names(&self, name: &[u8]) -> bool {
-        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+    /// Returns whether a statement is known to set `name`, which follows a client.
+    pub(super) fn names(&self, name: &str) -> bool {
+        self.following.contains(&name)
     }
 
     /// Returns whether some statement may have set settings that are not named.
@@ -51,7 +61,7 @@ impl AnnouncedSettings {
 
     /// Returns whether the client's statements set nothing.
     pub(super) fn is_nothing(&self) -> bool {
-        self.names.is_empty() && self.others == OtherSettings::Untouched
+        self.following.is_empty() && self.others == OtherSettings::Untouched
     }
 
     /// Adds what a text sets.

@@ -317,10 +317,10 @@ impl Machine<'_> {
         };
         // Code may have reset everything; the client may have set what the other one asked for, of which nothing is reported then.
         let is_reset = self.explained.may_be_others()
-            || changed.iter().any(|(name, now)| is_at_base(name, now) && !self.explained.names(name.as_bytes()));
+            || changed.iter().any(|(name, now)| is_at_base(name, now) && !self.explained.names(name));
         // In transaction mode the client takes it along, unless it is the server's doing.
         let is_unexplained =
-            |name: &str| self.carries() && !self.explained.may_be_others() && !self.explained.names(name.as_bytes());
+            |name: &str| self.carries() && !self.explained.may_be_others() && !self.explained.names(name);
         let is_doubtful = |name: &&'static str| {
             let is_changed = changed.iter().any(|(changed, _)| changed == name);
             // A statement that sets it to just that may have been followed by code that resets it.

@@ -233,6 +233,12 @@ impl ClientState {
         self.settings.mark_unknown();
     }
 
+    /// More settings are noted than can be carried (see [`SettingsTracker::is_too_much`]).
+    pub fn is_too_much(&mut self) {
+        self.parse_context = None;
+        self.settings.is_too_much();
+    }
+
     /// `DISCARD ALL`.
     pub fn discard_all(&mut self) {
         self.names.clear();

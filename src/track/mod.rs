@@ -47,6 +47,7 @@ pub(crate) mod keeps_statements;
 pub(crate) mod lexis;
 pub(crate) mod message_target;
 pub(crate) mod number_hasher;
+pub(crate) mod open_changes;
 pub(crate) mod owed;
 pub(crate) mod own_requests;
 pub(crate) mod parameter_cache;

@@ -1,36 +1,11 @@
 //! The settings that a client has made with plain `SET`s: what of them holds now, and what will hold if the
 //! transaction commits. They are carried to the next connection by saying the statements again.
 
+use super::open_changes::{Change, OpenChanges};
 use super::session_command::SessionCommand;
 use super::setting_overrides::SettingOverrides;
 use super::startup_settings;
 use super::transaction_block::IDLE;
-
-/// A change that becomes lasting, or not, when the transaction ends.
-#[derive(Clone, Debug)]
-enum Change {
-    Set {
-        name: Box<[u8]>,
-        text: Box<[u8]>,
-    },
-    Reset {
-        name: Box<[u8]>,
-    },
-    ResetAll,
-    /// It holds until the transaction ends.
-    Local {
-        name: Box<[u8]>,
-        text: Box<[u8]>,
-    },
-    /// Something holds until the transaction ends, and what it is can't be told.
-    Unknown,
-    /// Something lasts that can't be carried, and may have been set behind a `RESET ALL`: noted before it is sent, for as long as
-    /// anything is owed.
-    Pinned,
-    Savepoint {
-        name: Box<[u8]>,
-    },
-}
 
 /// Settings made by one client.
 #[derive(Debug, Default)]
@@ -38,7 +13,7 @@ pub struct SettingsTracker {
     /// Settings of its startup packet, to which a reset goes back.
     base: SettingOverrides,
     kept: SettingOverrides,
-    open: Vec<Change>,
+    open: OpenChanges,
     /// Something has failed since the last `ReadyForQuery`.
     failed: bool,
 }
@@ -59,7 +34,7 @@ impl SettingsTracker {
     /// Returns whether anything depends on how the transaction ends.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.open.iter().any(|change| !matches!(change, Change::Savepoint { .. }))
+        self.open.any(|change| !matches!(change, Change::Savepoint { .. }))
     }
 
     /// Returns whether anything is noted of the transaction that is open.
@@ -71,7 +46,7 @@ impl SettingsTracker {
     /// The statements in force right now, those of the open transaction included, with the names of their
     /// settings; `None` when that can't be told.
     pub fn texts(&self) -> Option<impl Iterator<Item = (&[u8], &[u8])>> {
-        let unknown = self.open.iter().any(|change| matches!(change, Change::Unknown));
+        let unknown = self.open.any(|change| matches!(change, Change::Unknown));
         let open = self.open.iter().filter_map(|change| match change {
             Change::Set { name, text } | Change::Local { name, text } => Some((&**name, &**text)),
             Change::Reset { name } => Some((&**name, &**name)),
@@ -107,16 +82,21 @@ impl SettingsTracker {
 
     /// Something set in a way that can't be told holds until the transaction ends.
     pub fn mark_unknown(&mut self) {
-        if !self.open.iter().any(|change| matches!(change, Change::Unknown)) {
+        if !self.open.any(|change| matches!(change, Change::Unknown)) {
             self.open.push(Change::Unknown);
         }
     }
 
     /// Something is being set that can't be carried.
     pub fn pinned(&mut self) {
-        if !self.open.iter().any(|change| matches!(change, Change::Pinned)) {
+        if !self.open.any(|change| matches!(change, Change::Pinned)) {
             self.open.push(Change::Pinned);
         }
+    }
+
+    /// What is noted has become too much to be carried: lets go of what depends on how the transaction ends.
+    pub fn is_too_much(&mut self) {
+        self.open.give_up();
     }
 
     /// `command` has succeeded. Settings for which `follows` says so are carried in another way.
@@ -125,7 +105,7 @@ impl SettingsTracker {
         let change = match command {
             Command::SetCharacteristics { sets } => {
                 let sets = sets.iter().filter(|(name, _)| !follows(name)).cloned();
-                return self.open.extend(sets.map(|(name, text)| Change::Set { name, text }));
+                return sets.for_each(|(name, text)| self.open.push(Change::Set { name, text }));
             }
             Command::Set { name, text } if !follows(name) => Change::Set { name: name.clone(), text: text.clone() },
             Command::Reset { name } if !follows(name) => Change::Reset { name: name.clone() },
@@ -136,8 +116,8 @@ impl SettingsTracker {
             // Nothing is noted that going back to it would keep.
             Command::Savepoint { .. } if self.open.is_empty() => return,
             Command::Savepoint { name } => Change::Savepoint { name: name.clone() },
-            Command::RollbackTo { name } => return self.back_to(name),
-            Command::Release { name } => return self.release(name),
+            Command::RollbackTo { name } => return self.open.back_to(name),
+            Command::Release { name } => return self.open.release(name),
             _ => return,
         };
         self.open.push(change);
@@ -146,19 +126,14 @@ impl SettingsTracker {
     /// Bytes of the names and statements that are noted.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let open = self.open.iter().map(|change| match change {
-            Change::Set { name, text } | Change::Local { name, text } => name.len() + text.len(),
-            Change::Reset { name } | Change::Savepoint { name } => name.len(),
-            Change::ResetAll | Change::Unknown | Change::Pinned => 0,
-        });
-        self.kept.bytes() + self.open.len() * size_of::<Change>() + open.sum::<usize>()
+        self.kept.bytes() + self.open.bytes()
     }
 
     /// A command has completed with `tag`. Says whether a `RESET ALL` holds from now on, and nothing that can't be carried.
     pub fn completed(&mut self, tag: &[u8]) -> bool {
         match tag {
             b"COMMIT" | b"PREPARE TRANSACTION" => return self.commit(),
-            b"ROLLBACK" => self.undo(),
+            b"ROLLBACK" => self.open.undo(),
             _ => {}
         }
         false
@@ -174,7 +149,7 @@ impl SettingsTracker {
         let mut reset_all = false;
         if status == IDLE && !self.open.is_empty() {
             if self.failed {
-                self.undo();
+                self.open.undo();
             } else {
                 reset_all = self.commit();
             }
@@ -184,16 +159,14 @@ impl SettingsTracker {
     }
 
     fn commit(&mut self) -> bool {
-        let any = |is: fn(&Change) -> bool| self.open.iter().any(is);
-        let reset_all =
-            any(|change| matches!(change, Change::ResetAll)) && !any(|change| matches!(change, Change::Pinned));
-        for change in std::mem::take(&mut self.open) {
+        let is_pinned = self.open.any(|change| matches!(change, Change::Pinned));
+        let reset_all = self.open.any(|change| matches!(change, Change::ResetAll)) && !is_pinned;
+        for change in self.open.take() {
             match change {
                 Change::Set { name, text } => self.kept.set(&name, Some(&text)),
                 Change::Reset { name } => self.kept.set(&name, self.base.get(&name)),
                 Change::ResetAll => self.kept = self.base.clone(),
-                Change::Pinned => self.open.push(Change::Pinned),
-                Change::Local { .. } | Change::Unknown | Change::Savepoint { .. } => {}
+                Change::Local { .. } | Change::Unknown | Change::Pinned | Change::Savepoint { .. } => {}
             }
         }
         reset_all
@@ -201,36 +174,7 @@ impl SettingsTracker {
 
     /// Nothing is owed: what is noted of what was sent has happened, or has not.
     pub fn settled(&mut self) {
-        self.open.retain(|change| !matches!(change, Change::Pinned));
-    }
-
-    fn undo(&mut self) {
-        self.open.retain(|change| matches!(change, Change::Pinned));
-    }
-
-    /// Goes back to the last savepoint of that name, which stays.
-    fn back_to(&mut self, to: &[u8]) {
-        // One that is not known was set when nothing was open.
-        let keep = self.last_savepoint(to).map_or(0, |at| at + 1);
-        let mut at = 0;
-        self.open.retain(|change| {
-            at += 1;
-            at <= keep || matches!(change, Change::Pinned)
-        });
-    }
-
-    /// Forgets the last savepoint of that name, and those within it.
-    fn release(&mut self, name: &[u8]) {
-        let from = self.last_savepoint(name).unwrap_or(self.open.len());
-        let mut at = 0;
-        self.open.retain(|change| {
-            at += 1;
-            at <= from || !matches!(change, Change::Savepoint { .. })
-        });
-    }
-
-    fn last_savepoint(&self, wanted: &[u8]) -> Option<usize> {
-        self.open.iter().rposition(|change| matches!(change, Change::Savepoint { name } if **name == *wanted))
+        self.open.settled();
     }
 }
 

@@ -10,7 +10,14 @@ use super::params::{Set, parse_time};
 /// said, since one may need another. Cheap to clone.
 #[derive(Clone, Debug, Default, Eq)]
 pub struct SettingOverrides {
-    sets: Option<Arc<Vec<Set>>>,
+    sets: Option<Arc<Sets>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Sets {
+    list: Vec<Set>,
+    /// Bytes of the names and statements: asked for after each statement.
+    bytes: usize,
 }
 
 /// Settings that are searched one after another; where there are more, which may be thousands, they are found by an index.
@@ -59,7 +66,7 @@ impl SettingOverrides {
     }
 
     pub(super) fn sets(&self) -> &[Set] {
-        self.sets.as_deref().map_or(&[], Vec::as_slice)
+        self.sets.as_deref().map_or(&[], |sets| &sets.list)
     }
 
     /// The statement that made setting `name`, which is in lower case.
@@ -80,7 +87,7 @@ impl SettingOverrides {
     /// Bytes of the names and statements.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.sets().iter().map(|(name, text)| name.len() + text.len()).sum()
+        self.sets.as_deref().map_or(0, |sets| sets.bytes)
     }
 
     pub(super) fn set(&mut self, name: &[u8], text: Option<&[u8]>) {
@@ -88,8 +95,12 @@ impl SettingOverrides {
             return;
         }
         let sets = Arc::make_mut(self.sets.get_or_insert_default());
-        sets.retain(|(n, _)| **n != *name);
-        sets.extend(text.map(|text| (name.into(), text.into())));
+        if let Some(at) = sets.list.iter().position(|(known, _)| **known == *name) {
+            let (name, text) = sets.list.remove(at);
+            sets.bytes -= name.len() + text.len();
+        }
+        sets.bytes += text.map_or(0, |text| name.len() + text.len());
+        sets.list.extend(text.map(|text| (name.into(), text.into())));
     }
 
     /// The statements by setting.

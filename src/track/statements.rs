@@ -24,10 +24,10 @@ use crate::wire::frontend;
 /// Prefix of every server-side name.
 pub(crate) const PREFIX: &str = "pgferry_";
 
-/// Number of statements that a cache keeps for which no client has a name.
+/// Number of statements that a cache keeps for which no client has a name; as many as clients use where these are more.
 const MAX_UNUSED: usize = 5_000;
 
-/// Number of bytes of text that they may have.
+/// Number of bytes of text that they may have, in the same way.
 const MAX_UNUSED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Number of bytes of prepared statements that are kept for one client. A client with more keeps its connection.
@@ -194,6 +194,8 @@ struct Known {
     texts: Texts,
     count: usize,
     bytes: usize,
+    /// The number and bytes of those that clients had a name for when the others were forgotten last.
+    used: (usize, usize),
     /// Number of changes of definitions when it was begun.
     definitions: u64,
 }
@@ -233,7 +235,7 @@ impl StatementCache {
         if text.effects.constants == Constants::OfTheMoment {
             return self.make(Some(Arc::clone(parse_context)), params, Some(text));
         }
-        if known.count >= MAX_UNUSED || known.bytes + body.len() > MAX_UNUSED_BYTES {
+        if known.has_many_unused(body.len()) {
             known.forget_unused();
         }
         let statement = self.make(Some(Arc::clone(parse_context)), params, Some(text));
@@ -284,6 +286,13 @@ impl StatementCache {
 }
 
 impl Known {
+    /// Returns whether so many may be unused, with `more` bytes to come, that it is worth going through all of them. Clients may use any
+    /// number: these are gone through anew only when as many others have come.
+    fn has_many_unused(&self, more: usize) -> bool {
+        let (count, bytes) = self.used;
+        self.count >= count + MAX_UNUSED.max(count) || self.bytes + more > bytes + MAX_UNUSED_BYTES.max(bytes)
+    }
+
     /// Forgets statements that no client has a name for.
     fn forget_unused(&mut self) {
         let (mut count, mut bytes) = (0, 0);
@@ -299,6 +308,7 @@ impl Known {
             !texts.is_empty()
         });
         (self.count, self.bytes) = (count, bytes);
+        self.used = (count, bytes);
     }
 }
 
@@ -501,6 +511,23 @@ mod tests {
 
     fn intern(cache: &StatementCache, parse_context: Option<&Arc<ParseContext>>, body: &[u8]) -> Arc<Statement> {
         cache.intern(parse_context, &ServerParams::default(), body, || text(body))
+    }
+
+    #[test]
+    fn statements_that_are_used_are_not_gone_through_for_each_that_comes() {
+        let (cache, context) = (StatementCache::default(), parse_context(b"a"));
+        let nth = |nth: usize| intern(&cache, Some(&context), format!("select {nth}\0\0\0").as_bytes());
+        let used: Vec<_> = (0..6 * MAX_UNUSED).map(nth).collect();
+        assert_eq!(cache.known().used.0, 4 * MAX_UNUSED, "gone through when they had doubled");
+        for at in used.len()..3 * used.len() {
+            nth(at);
+            assert!(cache.known().count <= 2 * used.len(), "no more unused ones than used");
+        }
+        drop(used);
+        for at in 0..40 * MAX_UNUSED {
+            nth(at);
+        }
+        assert!(cache.known().count <= MAX_UNUSED, "unused ones are forgotten");
     }
 
     #[test]

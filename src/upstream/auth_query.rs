@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend as protocol;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -41,7 +41,7 @@ const MAX_NAME_BYTES: usize = 256;
 const TELL_BURST: u32 = 20;
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Number of databases in which it is asked at a time: clients name them before they have logged in.
+/// Number of connections that are kept when they are not used: clients name databases before they have logged in.
 const MAX_CONNECTIONS: usize = 4;
 
 /// Asks the upstream for secrets.
@@ -61,11 +61,17 @@ pub(crate) struct AuthQuery {
     /// Answers by database and user.
     known: std::sync::Mutex<Answers>,
     /// A connection for each database.
-    open: Arc<Mutex<Open>>,
+    open: std::sync::Mutex<HashMap<Vec<u8>, Arc<Place>>>,
 }
 
-/// Open connections by database.
-type Open = HashMap<Vec<u8>, (Conn, ReclaimableSlot)>;
+/// The place of the connection to one database, with it while it is open; locked by the lookup that uses it.
+type Place = Mutex<Option<(Conn, ReclaimableSlot)>>;
+
+/// The turn of a lookup.
+struct Turn {
+    place: OwnedMutexGuard<Option<(Conn, ReclaimableSlot)>>,
+    _permit: OwnedSemaphorePermit,
+}
 
 /// The slot of an open connection, which is given up when it is needed.
 #[derive(Debug)]
@@ -125,17 +131,18 @@ impl AuthQuery {
             kinds: std::sync::Mutex::default(),
             told: std::sync::Mutex::new(Bucket::new(TELL_BURST, TELL_INTERVAL, Instant::now())),
             known: std::sync::Mutex::default(),
-            open: Arc::default(),
+            open: std::sync::Mutex::default(),
         })
     }
 
-    /// Looks up the secret of `user` for `database`; `None` if there is none, and so no login.
+    /// Looks up the secret of `user` for `database`; `None` if there is none, and so no login. Cancel-safe: a lookup that has begun goes on
+    /// to its end, so that its connection is kept, or closed as it should be.
     ///
     /// # Errors
     /// What the client is told when the upstream can't be asked.
     pub(crate) async fn secret(
-        &self,
-        pools: &Pools,
+        self: &Arc<Self>,
+        pools: &Arc<Pools>,
         database: &[u8],
         user: &[u8],
     ) -> Result<Option<Stored>, ClientError> {
@@ -144,12 +151,45 @@ impl AuthQuery {
         if let Some(known) = self.remembered(&key) {
             return Ok(known.secret);
         }
-        let found = self.ask(pools, database, user).await?;
-        if let Some(stored) = &found {
-            lock(&self.kinds).note(stored);
+        let turn = timeout(self.limit, self.turn(pools, database)).await.ok().flatten();
+        let turn = turn.ok_or_else(|| self.failed("too many ask at once"))?;
+        // Another task may have asked the same while this one waited for the connection.
+        if let Some(known) = self.remembered(&key) {
+            return Ok(known.secret);
         }
-        self.remember(key, found.clone());
-        Ok(found)
+        let (auth_query, pools) = (Arc::clone(self), Arc::clone(pools));
+        let lookup = tokio::spawn(async move {
+            let found = auth_query.ask(&pools, turn, &key.0, &key.1).await?;
+            if let Some(stored) = &found {
+                lock(&auth_query.kinds).note(stored);
+            }
+            auth_query.remember(key, found.clone());
+            Ok(found)
+        });
+        lookup.await.unwrap_or_else(|panic| Err(self.failed(&panic.to_string())))
+    }
+
+    /// Waits for the turn of a lookup in `database`: one at a time there, and few at a time at its server.
+    async fn turn(&self, pools: &Pools, database: &[u8]) -> Option<Turn> {
+        let place = self.place(database).lock_owned().await;
+        let upstream_target = pools.server_side.config.upstream_target(database);
+        let permit = Arc::clone(&upstream_target.lookups).acquire_owned().await.ok()?;
+        Some(Turn { place, _permit: permit })
+    }
+
+    /// The place of the connection to `database`.
+    fn place(&self, database: &[u8]) -> Arc<Place> {
+        let mut open = lock(&self.open);
+        if let Some(place) = open.get(database) {
+            return Arc::clone(place);
+        }
+        // Those that are empty and wanted by no lookup.
+        open.retain(|_, place| Arc::strong_count(place) > 1 || place.try_lock().is_ok_and(|conn| conn.is_some()));
+        Arc::clone(open.entry(database.to_vec()).or_default())
+    }
+
+    fn places(&self) -> Vec<Arc<Place>> {
+        lock(&self.open).values().cloned().collect()
     }
 
     /// The kinds of the secrets that were found so far.
@@ -167,20 +207,21 @@ impl AuthQuery {
 
     /// Closes what is open, the server first.
     pub(crate) async fn close(&self, counters: &Counters) {
-        for (_, (conn, _slot)) in self.open.lock().await.drain() {
+        for place in self.places() {
+            let Some((conn, _slot)) = place.lock().await.take() else { continue };
             let how = ServerConn::close(conn, CloseMethod::Terminate).await;
             counters.close(how, CloseReason::Session);
         }
     }
 
-    /// Keeps `slot` for the connection to `database` until it is needed.
-    fn keep(&self, slot: UnpooledSlot, server_side: &Arc<ServerSide>, database: &[u8]) -> ReclaimableSlot {
+    /// Keeps `slot` for the connection in `place` until it is needed.
+    fn keep(slot: UnpooledSlot, server_side: &Arc<ServerSide>, place: &Arc<Place>) -> ReclaimableSlot {
         let (counted, needed) = server_side.auth_query_slots.add();
-        let (open, server_side, database) = (Arc::downgrade(&self.open), Arc::clone(server_side), database.to_vec());
+        let (place, server_side) = (Arc::downgrade(place), Arc::clone(server_side));
         let keeper = tokio::spawn(async move {
             needed.await;
-            let Some(open) = open.upgrade() else { return };
-            let reclaimed = open.lock().await.remove(&database);
+            let Some(place) = place.upgrade() else { return };
+            let reclaimed = place.lock().await.take();
             // Dropping the slot ends this task.
             tokio::spawn(async move {
                 let Some((conn, slot)) = reclaimed else { return };
@@ -231,30 +272,56 @@ impl AuthQuery {
         self.answers().get(key).filter(|known| known.since.elapsed() < self.ttl).cloned()
     }
 
-    async fn ask(&self, pools: &Pools, database: &[u8], user: &[u8]) -> Result<Option<Stored>, ClientError> {
-        let open = timeout(self.limit, self.open.lock()).await;
-        let mut open = open.map_err(|_| self.failed("too many ask at once"))?;
-        let key = (database.to_vec(), user.to_vec());
-        // Another task may have asked the same while this one waited for the connection.
-        if let Some(known) = self.remembered(&key) {
-            return Ok(known.secret);
-        }
-        if let Some((conn, slot)) = open.remove(database) {
-            match self.run(&pools.server_side.counters, conn, slot, &mut open, database, user).await {
+    async fn ask(
+        &self,
+        pools: &Pools,
+        mut turn: Turn,
+        database: &[u8],
+        user: &[u8],
+    ) -> Result<Option<Stored>, ClientError> {
+        let counters = &pools.server_side.counters;
+        if let Some(known) = turn.place.take() {
+            match self.run(counters, known, &mut turn, user).await {
                 Ok(found) => return Ok(found),
                 Err(Failure::Answer(why)) => return Err(self.failed(&why)),
                 // It has been idle for a while, perhaps the server was restarted.
                 Err(Failure::Broke(_)) => {}
             }
         }
-        let (conn, slot) = self.connect(pools, database).await?;
-        match self.run(&pools.server_side.counters, conn, slot, &mut open, database, user).await {
-            Ok(found) => Ok(found),
+        let new = self.connect(pools, database, OwnedMutexGuard::mutex(&turn.place)).await?;
+        match self.run(counters, new, &mut turn, user).await {
+            Ok(found) => {
+                self.close_surplus(counters).await;
+                Ok(found)
+            }
             Err(Failure::Answer(why) | Failure::Broke(why)) => Err(self.failed(&why)),
         }
     }
 
-    async fn connect(&self, pools: &Pools, database: &[u8]) -> Result<(Conn, ReclaimableSlot), ClientError> {
+    /// Closes an unused connection where too many are kept.
+    async fn close_surplus(&self, counters: &Counters) {
+        let places = self.places();
+        let unused = places.iter().filter_map(|place| place.try_lock().ok().filter(|conn| conn.is_some()));
+        let mut unused: Vec<_> = unused.collect();
+        // Besides the one that has just been used, which is locked.
+        if unused.len() < MAX_CONNECTIONS {
+            return;
+        }
+        let surplus = unused.pop().and_then(|mut conn| conn.take());
+        drop(unused);
+        if let Some((conn, slot)) = surplus {
+            let how = ServerConn::close(conn, CloseMethod::Terminate).await;
+            counters.close(how, CloseReason::Surplus);
+            drop(slot);
+        }
+    }
+
+    async fn connect(
+        &self,
+        pools: &Pools,
+        database: &[u8],
+        place: &Arc<Place>,
+    ) -> Result<(Conn, ReclaimableSlot), ClientError> {
         let slot = pools
             .slot(None, self.limit)
             .await
@@ -276,7 +343,7 @@ impl AuthQuery {
             };
             let failure = match dial::dial(&settings, login, counters, buffers, self.limit).await {
                 Ok(new_conn) => {
-                    return Ok((new_conn.conn, self.keep(slot, &pools.server_side, database)));
+                    return Ok((new_conn.conn, Self::keep(slot, &pools.server_side, place)));
                 }
                 Err(failure) => failure,
             };
@@ -291,14 +358,12 @@ impl AuthQuery {
         }
     }
 
-    /// Asks over `conn`, which is kept for the next one if it is still good.
+    /// Asks over a connection, which is kept for the next lookup if it is still good.
     async fn run(
         &self,
         counters: &Counters,
-        mut conn: Conn,
-        slot: ReclaimableSlot,
-        open: &mut Open,
-        database: &[u8],
+        (mut conn, slot): (Conn, ReclaimableSlot),
+        turn: &mut Turn,
         user: &[u8],
     ) -> Result<Option<Stored>, Failure> {
         // A time limit around all of this would leave the connection without a farewell.
@@ -308,15 +373,7 @@ impl AuthQuery {
             let how = ServerConn::close(conn, CloseMethod::Terminate).await;
             counters.close(how, CloseReason::Dead);
         } else {
-            if open.len() >= MAX_CONNECTIONS
-                && let Some((_, (other, slot))) =
-                    open.keys().next().cloned().and_then(|other| open.remove_entry(&other))
-            {
-                let how = ServerConn::close(other, CloseMethod::Terminate).await;
-                counters.close(how, CloseReason::Surplus);
-                drop(slot);
-            }
-            open.insert(database.to_vec(), (conn, slot));
+            *turn.place = Some((conn, slot));
         }
         answer
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -24,6 +25,9 @@ use crate::track::ServerParams;
 /// Delay after which each further address of a host is tried while the ones before have neither answered nor failed (RFC 8305 calls it
 /// the connection attempt delay).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Number of databases of one server in which secrets are looked up at a time: clients name them before they have logged in.
+const MAX_LOOKUPS: usize = 4;
 
 /// Resolved address of a connection, to which cancel requests are sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +129,8 @@ pub(crate) struct UpstreamTarget {
     good: AtomicUsize,
     /// Knowledge of how full the server is, which a reload leaves as it is.
     pub room: Arc<Room>,
+    /// The lookups of secrets that may be under way there: a server that hangs holds up those that it is asked for itself.
+    pub(super) lookups: Arc<Semaphore>,
 }
 
 /// One place.
@@ -173,6 +179,7 @@ impl UpstreamTarget {
             mode: upstream.encryption.mode(),
             good: AtomicUsize::new(0),
             room: same.map(|former| Arc::clone(&former.room)).unwrap_or_default(),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
         })
     }
 

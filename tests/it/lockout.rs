@@ -1,6 +1,7 @@
 //! Floods of wrong, silent and half-open logins: the right one is let in all the same.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{CANCEL_REQUEST, GSS_REQUEST, SSL_REQUEST, message, packet, password, startup};
@@ -438,4 +439,35 @@ fn names_of_databases_hold_up_no_lookup_of_another_source() {
         let connection = format!("host=127.0.0.1 port={port} dbname=postgres user=scram_user");
         assert_eq!(crate::harness::psql(&connection, PASSWORD, "select 1"), Ok("1".into()));
     });
+}
+
+/// A server that takes connections and says nothing.
+#[test]
+fn a_server_that_hangs_holds_up_no_lookup_at_another() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create role looks_up login superuser");
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = hangs.local_addr().expect("an address").port();
+    let file = format!(
+        "auth_type = \"scram-sha-256\"\nauth_user = \"looks_up\"\nserver_connect_timeout = \"30s\"\nclient_login_timeout = \"3s\"\n\
+         [databases.stuck]\nupstream = \"postgres://127.0.0.1:{port}\"\n"
+    );
+    let ferry = Pgferry::start_with_file(&postgres.url(), &file, &[], &[]);
+    let mut stuck: Vec<_> = (0..20).map(|_| silent(&ferry, &[("user", "scram_user"), ("database", "stuck")])).collect();
+    // Some of them go.
+    stuck.truncate(10);
+    let begun = Instant::now();
+    let connection = format!("host={} dbname=postgres user=scram_user", ferry.host());
+    assert_eq!(crate::harness::psql(&connection, PASSWORD, "select 1"), Ok("1".into()));
+    for raw in &mut stuck {
+        let error = raw.recv().expect("an error");
+        assert!(matches!(&*error.field(b'C'), "28000" | "53300"), "{}", error.field(b'M'));
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "told at the end of client_login_timeout: {:?}",
+        begun.elapsed()
+    );
+    drop(hangs);
+    ferry.give_up();
 }

@@ -2,9 +2,13 @@
 //!
 //! An unknown user goes the same way as a known one, and fails where a wrong password fails, with the same words.
 
-use tokio::task::spawn_blocking;
+use std::pin::pin;
+use std::time::Duration;
 
-use super::{AuthResult, LoginAttempt, challenge};
+use tokio::task::spawn_blocking;
+use tokio::time::{timeout, timeout_at};
+
+use super::{AuthResult, LoginAttempt, challenge, timed_out};
 use crate::auth::scram::server::{Offered, Server};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Verifier};
 use crate::auth::stored::{Lookup, compare, compare_md5};
@@ -15,6 +19,9 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::tls::TlsSession;
 use crate::upstream::limiter::SourceLimit;
 use crate::wire::{backend, frontend};
+
+/// Time after which a lookup of a secret no longer holds up those of other clients of its source.
+const LOOKUP_PATIENCE: Duration = Duration::from_millis(100);
 
 impl LoginAttempt<'_> {
     /// The methods `scram-sha-256`, `md5` and `password`.
@@ -42,15 +49,25 @@ impl LoginAttempt<'_> {
         }
     }
 
-    /// Finds the client's secret. Where the upstream has to be asked, that is done for one client of a source at a time: what a client
-    /// names before it has proved anything may take long. It stays undone when the client goes away.
+    /// Finds the client's secret. Where the upstream has to be asked, that is done for one client of a source at a time, unless it takes
+    /// long: what a client names before it has proved anything may be a database that hangs. It stays undone when the client goes away.
     async fn find(&mut self, secrets: &Secrets, source: &SourceLimit) -> Result<Lookup, ClientError> {
         if let done @ Lookup::Done(_) = secrets.known(self.database, self.user).await {
             return Ok(done);
         }
-        let turn = challenge::while_connected(self.conn, source.turn_to_look_up(self.deadline)).await.transpose()?;
-        let Some(_turn) = turn else { return Ok(Lookup::Due) };
-        let found = secrets.look_up(&self.shared.pools, self.database, self.user).await;
+        let (pools, database, user) = (&self.shared.pools, self.database, self.user);
+        let (deadline, limit) = (self.deadline, self.settings.timeouts.client_login_timeout);
+        let look_up = async {
+            let turn = source.turn_to_look_up(deadline).await?;
+            let mut lookup = pin!(secrets.look_up(pools, database, user));
+            let at_once = timeout(LOOKUP_PATIENCE, &mut lookup).await;
+            drop(turn);
+            match at_once {
+                Ok(found) => found,
+                Err(_) => timeout_at(deadline, lookup).await.unwrap_or_else(|_| Err(timed_out(limit))),
+            }
+        };
+        let Some(found) = challenge::while_connected(self.conn, look_up).await else { return Ok(Lookup::Due) };
         if found.is_err() {
             source.count();
         }

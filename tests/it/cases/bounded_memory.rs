@@ -182,3 +182,28 @@ fn memory_of_settings_and_names_is_bounded() {
     }
     findings.report();
 }
+
+/// A transaction may set one setting any number of times, within savepoints or not: the server keeps one value of it, and pgferry no
+/// more than that.
+#[test]
+fn memory_of_one_transaction_with_many_sets_is_bounded() {
+    let postgres = Postgres::start_with(&[]);
+    let mut findings = Findings::default();
+    for setup in [SESSION[0], TRANSACTION[0]] {
+        let ferry = setup.start(&postgres);
+        for sets in ["set a.b = 1; set a.b = 2;", "savepoint s; set local a.b = 1; release s;"] {
+            let mut raw = ferry.session();
+            raw.query("begin");
+            let text = sets.repeat(1500);
+            raw.query(&text);
+            let before = ferry.memory();
+            (0..120).for_each(|_| drop(raw.query(&text)));
+            let grown = ferry.memory().saturating_sub(before);
+            if grown > GROWTH / 4 {
+                findings.add(format!("{sets}: {grown} kB more than before ({setup:?})"));
+            }
+        }
+        ferry.give_up();
+    }
+    findings.report();
+}
