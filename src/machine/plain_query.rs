@@ -72,7 +72,7 @@ pub fn is_all_of(
     let body = &bytes[frame::HEADER_BYTES..];
     let nothing_open = client.unnamed.is_none() && !client.settings.has_changes();
     let fits = !preparation.has_statements() && nothing_open && server.params == client.view;
-    fits && frontend::is_query(body) && leaves_nothing(frontend::query(body), client)
+    fits && frontend::is_well_formed(frontend::QUERY, body) && leaves_nothing(frontend::query(body), client)
 }
 
 /// Begins to have it run on a connection.
