@@ -42,7 +42,7 @@ pub fn first_request(input: &mut Buffer, max_text_bytes: usize) -> FirstRequest 
         input.make_room(size);
         return FirstRequest::NeedMore;
     }
-    match (tag, Request::of(tag)) {
+    match (tag, Request::of(Head { tag, size })) {
         (frontend::TERMINATE, _) => FirstRequest::Terminate,
         (_, Some(Request::CopyData | Request::CopyEnd | Request::Flush)) => FirstRequest::Ignored(size),
         (_, Some(_)) => FirstRequest::There,

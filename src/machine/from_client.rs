@@ -1,5 +1,6 @@
 //! Client to server: walks the client's messages, and sends each on, or what has to be sent in its place.
 
+use super::refused_unread::is_refused_unread;
 use super::{Buffers, End, Gate, Machine, Phase, flush_forwarded};
 use crate::config::Mode;
 use crate::error::{ClientError, ErrorSource, sqlstate};
@@ -161,7 +162,7 @@ impl Machine<'_> {
                     return Ok(true);
                 }
             };
-            let request = Request::of(head.tag);
+            let request = Request::of(head);
             if request == Some(Request::CopyData) && self.pipeline.copying_in() {
                 let rows = frame::run(bytes, head.tag, frame::FRONTEND_LIMIT);
                 if rows > 0 {
@@ -339,8 +340,7 @@ impl Machine<'_> {
     }
 
     fn forward_request(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        if self.is_refused_unread(io, incoming) {
-            // The server refuses it before it does anything for it.
+        if is_refused_unread(self.client, incoming.head.tag, incoming.head.size, body(io, incoming)) {
             self.pass(io, incoming, None);
             return Sent::Done;
         }

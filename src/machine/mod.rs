@@ -38,6 +38,7 @@ pub(crate) mod plain_request;
 mod portals;
 pub(crate) mod preparation;
 pub(crate) mod refusal;
+mod refused_unread;
 mod replay;
 mod resetting;
 mod session_sync;

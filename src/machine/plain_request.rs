@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::ensure_prepared::fits;
 use super::preparation::Preparation;
-use super::statements::is_well_formed;
 use super::{Buffers, Context, Counts, End, Machine, MachineResult};
 use crate::buffer::Buffer;
 use crate::config::Mode;
@@ -114,7 +113,7 @@ impl PlainRequest {
     fn query(bytes: &[u8], client: &ClientState) -> Option<Self> {
         let (body, rest) = message(frontend::QUERY, bytes)?;
         let sql = frontend::query(body);
-        let is_all = rest.is_empty() && frontend::is_query(body) && selects(sql);
+        let is_all = rest.is_empty() && frontend::is_well_formed(frontend::QUERY, body) && selects(sql);
         (is_all && leaves_nothing(&sql_effects::analyze(sql, client.lexis()))).then_some(Self::Query)
     }
 
@@ -124,7 +123,7 @@ impl PlainRequest {
         let (bind, rest) = message(frontend::BIND, rest)?;
         bind.strip_prefix(b"\0\0")?;
         Run::of(rest)?;
-        if !is_well_formed(parsed) || !selects(frontend::query(parsed)) {
+        if !frontend::is_well_formed(frontend::PARSE, parse) || !selects(frontend::query(parsed)) {
             return None;
         }
         let text = client.parsed_unnamed(parsed);

@@ -4,14 +4,15 @@
 //! transaction leaves the client in a failed one: what it has sent behind it counts on being part of that, and must not be
 //! carried out by itself.
 
-use super::statements::{existing_statement, is_well_formed};
+use super::refused_unread::is_refused_unread;
+use super::statements::existing_statement;
 use crate::buffer::Buffer;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::statements::{MAX_CLIENT_BYTES, NamedStatement, StatementCache};
 use crate::track::transaction_block::IDLE;
 use crate::track::transaction_block::{self, Block};
-use crate::track::{ClientState, Pins, Request};
+use crate::track::{ClientState, Pins};
 use crate::wire::{BadLength, backend, cstr, frame, frontend, head};
 
 /// The transaction status of a failed transaction.
@@ -66,14 +67,24 @@ pub struct Refusal {
 /// A message of the client's, as far as it is there.
 struct Message<'m> {
     tag: u8,
+    /// Number of bytes of all of it.
+    size: usize,
     body: &'m [u8],
     client: &'m mut ClientState,
     statements: Option<&'m StatementCache>,
 }
 
 impl Message<'_> {
+    /// Returns whether the server would refuse it too, without reading what it asks for.
+    fn is_refused_unread(&self) -> bool {
+        is_refused_unread(self.client, self.tag, self.size, self.body)
+    }
+
     /// The text that it runs or prepares, where that is known.
     fn text(&self) -> Option<Vec<u8>> {
+        if self.is_refused_unread() {
+            return None;
+        }
         match (self.tag, target_of(self.tag, self.body)) {
             (frontend::QUERY, _) => Some(frontend::query(self.body).to_vec()),
             (frontend::PARSE, MessageTarget::Statement { rest, .. }) => {
@@ -88,6 +99,14 @@ impl Message<'_> {
                 Some(frontend::query(&text.body).to_vec())
             }
             _ => None,
+        }
+    }
+
+    /// Returns whether PostgreSQL answers it with nothing where it is not copying.
+    fn is_ignored(&self) -> bool {
+        match self.tag {
+            frontend::FLUSH => self.body.is_empty(),
+            tag => matches!(tag, frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL),
         }
     }
 
@@ -126,9 +145,10 @@ impl Message<'_> {
     }
 
     /// The unnamed statement is gone: a simple query drops it, and a `Parse` takes its place, whatever comes of either
-    /// (`drop_unnamed_stmt` in `src/backend/tcop/postgres.c`).
+    /// once it is read (`drop_unnamed_stmt` in `src/backend/tcop/postgres.c`).
     fn drop_unnamed(&mut self) {
-        if self.tag == frontend::QUERY || (self.tag == frontend::PARSE && self.is_unnamed()) {
+        let takes_its_place = self.tag == frontend::QUERY || (self.tag == frontend::PARSE && self.is_unnamed());
+        if takes_its_place && !self.is_refused_unread() {
             self.client.unnamed = None;
         }
     }
@@ -140,9 +160,6 @@ impl Message<'_> {
         else {
             return;
         };
-        if !is_well_formed(rest) {
-            return;
-        }
         let text = self.client.parsed_unnamed(rest);
         self.client.set_unnamed(statements.next_id(), &text, None);
     }
@@ -202,7 +219,7 @@ impl Refusal {
                 return Ok(Step::NeedMore);
             }
             let body = bytes.get(frame::HEADER_BYTES..head.size.min(bytes.len())).unwrap_or_default();
-            self.message(&mut Message { tag: head.tag, body, client, statements }, out);
+            self.message(&mut Message { tag: head.tag, size: head.size, body, client, statements }, out);
             self.left = head.size;
         }
     }
@@ -226,7 +243,7 @@ impl Refusal {
     }
 
     fn refuse(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
-        if is_ignored(message.tag) {
+        if message.is_ignored() {
             return;
         }
         let block = message.block().unwrap_or(Block::Closed);
@@ -234,7 +251,7 @@ impl Refusal {
             return self.ready(Block::Closed, out);
         }
         self.client_error.put(out);
-        if matches!(Request::of(message.tag), Some(Request::Query | Request::Function)) {
+        if matches!(message.tag, frontend::QUERY | frontend::FUNCTION_CALL) {
             return self.ready(block, out);
         }
         self.state = State::Skipping(block);
@@ -291,8 +308,8 @@ impl Refusal {
                 backend::put_bind_complete(out);
                 self.state = State::Ending(Ending::Bound);
             }
-            _ if is_ignored(message.tag) => {}
-            frontend::CLOSE => {
+            _ if message.is_ignored() => {}
+            frontend::CLOSE if !message.is_refused_unread() => {
                 message.close();
                 backend::put_close_complete(out);
             }
@@ -305,7 +322,7 @@ impl Refusal {
 
     fn end(&mut self, message: &mut Message<'_>, ending: Ending, out: &mut Vec<u8>) {
         match (message.tag, ending) {
-            (tag, _) if is_ignored(tag) => {}
+            _ if message.is_ignored() => {}
             (frontend::DESCRIBE, _) => {
                 if message.body.first() == Some(&b'S') {
                     backend::put_no_parameters(out);
@@ -320,7 +337,7 @@ impl Refusal {
                 backend::put_command_complete(out, "ROLLBACK");
                 self.state = State::Ending(Ending::Executed);
             }
-            (frontend::CLOSE, _) => {
+            (frontend::CLOSE, _) if !message.is_refused_unread() => {
                 message.close();
                 backend::put_close_complete(out);
             }
@@ -333,11 +350,6 @@ impl Refusal {
             }
         }
     }
-}
-
-/// Returns whether PostgreSQL answers a message with nothing where it is not copying.
-fn is_ignored(tag: u8) -> bool {
-    matches!(tag, frontend::FLUSH | frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL)
 }
 
 /// PostgreSQL's words for a message that is too long.

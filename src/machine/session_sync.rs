@@ -270,6 +270,11 @@ impl Machine<'_> {
 
     fn on_reset_all(&mut self, reset_all: bool) {
         if reset_all {
+            if self.pins.contains(Pins::SETTING) {
+                // It leaves a role as it is, and the setting may have been that (`GUC_NO_RESET_ALL` in `guc_tables.c`).
+                self.pins.insert(Pins::ROLE);
+                self.stale_pins.insert(Pins::ROLE);
+            }
             self.pins = self.pins.difference(Pins::SETTING.union(Pins::NAMED_SETTING));
             // Named ones are asked for: they may have been set again.
             if !self.named_settings.is_empty() {

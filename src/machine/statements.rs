@@ -92,25 +92,6 @@ impl Machine<'_> {
         Sent::Done
     }
 
-    /// Returns whether the server is certain to refuse the message for its form or its encoding, of which it reads the names and the
-    /// text before it looks up, drops or makes anything (`pq_getmsgstring` in `PostgresMain`).
-    pub(super) fn is_refused_unread(&self, io: &Buffers<'_>, incoming: Incoming) -> bool {
-        let body = body(io, incoming);
-        let is_invalid = |string: &[u8]| self.client.text_validity(string) == TextValidity::Invalid;
-        match (incoming.request, target_of(incoming.head.tag, body)) {
-            (Request::Query, _) => {
-                incoming.is_whole() && (!frontend::is_query(body) || is_invalid(frontend::query(body)))
-            }
-            (Request::Parse, MessageTarget::Statement { name, rest, .. }) => {
-                let text = || cstr(rest).is_some_and(|(text, _)| is_invalid(text));
-                is_invalid(name) || (incoming.is_whole() && text())
-            }
-            (_, MessageTarget::Statement { portal, name, .. }) => is_invalid(portal) || is_invalid(name),
-            (_, MessageTarget::Portal(portal)) => is_invalid(portal),
-            (_, MessageTarget::Nothing | MessageTarget::Unseen) => false,
-        }
-    }
-
     /// A function called by its OID.
     pub(super) fn function(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
         let effects = SqlEffects { pins: Pins::SERVER_CODE, ..SqlEffects::default() };
@@ -127,7 +108,7 @@ impl Machine<'_> {
             self.without_name(io, incoming);
             return Sent::Done;
         };
-        let keeps = incoming.is_whole() && is_well_formed(rest);
+        let keeps = incoming.is_whole();
         if name.is_empty() {
             let text = keeps.then(|| self.client.parsed_unnamed(rest));
             return self.parse_unnamed(io, text.as_ref(), incoming);
@@ -490,13 +471,4 @@ pub(super) fn existing_statement(name: &[u8]) -> ClientError {
         sqlstate::DUPLICATE_STATEMENT,
         format!("prepared statement \"{name}\" already exists"),
     )
-}
-
-/// Returns whether what follows the name of a `Parse` is a text, a count and as many types.
-pub(super) fn is_well_formed(rest: &[u8]) -> bool {
-    let Some((_, types)) = cstr(rest) else { return false };
-    match types.split_first_chunk::<2>() {
-        Some((count, oids)) => oids.len() == 4 * usize::from(u16::from_be_bytes(*count)),
-        None => false,
-    }
 }

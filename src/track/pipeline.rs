@@ -119,7 +119,9 @@ impl Pipeline {
                 self.data = Data::Sent;
                 self.push(request, action, None);
             }
-            Request::Sync if self.copy_in == CopyIn::Open => self.swallowed += usize::from(self.data == Data::Sent),
+            Request::Sync | Request::MalformedFlush if self.copy_in == CopyIn::Open => {
+                self.swallowed += usize::from(self.data == Data::Sent);
+            }
             _ if self.copy_in == CopyIn::Open => {
                 self.fail_copy();
                 self.discard(note);
@@ -664,7 +666,7 @@ mod tests {
                     out.push(backend::READY);
                 }
                 Request::Flush | Request::CopyData | Request::CopyEnd => {}
-                _ if fails => {
+                _ if fails || request == Request::MalformedFlush => {
                     out.push(backend::ERROR);
                     skip = true;
                 }
@@ -673,7 +675,7 @@ mod tests {
                 Request::Describe => out.push(backend::NO_DATA),
                 Request::Execute => out.push(backend::COMMAND_COMPLETE),
                 Request::Close => out.push(backend::CLOSE_COMPLETE),
-                Request::Sync => {}
+                Request::Sync | Request::MalformedFlush => {}
             }
         }
         out
@@ -681,8 +683,9 @@ mod tests {
 
     fn request() -> impl Strategy<Value = Request> {
         use Request::{Bind, Close, CopyData, CopyEnd, Describe, Execute, Flush, Function, Parse, Query, Sync};
+        let malformed = Request::MalformedFlush;
         prop::sample::select(vec![
-            Query, Function, Parse, Bind, Describe, Execute, Close, Sync, Sync, Flush, CopyData, CopyEnd,
+            Query, Function, Parse, Bind, Describe, Execute, Close, Sync, Sync, Flush, malformed, CopyData, CopyEnd,
         ])
     }
 

@@ -1,6 +1,6 @@
 //! Requests, by how they are answered, and what becomes of the answers.
 
-use crate::wire::{backend, frontend};
+use crate::wire::{Head, backend, frame, frontend};
 
 /// Treatment of the answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub enum Request {
     Sync,
     /// `Flush`: no answer of its own.
     Flush,
+    /// `Flush` with a body: an error, behind which the server discards everything up to the next `Sync` (`pq_getmsgend` in
+    /// `PostgresMain`). A copy ignores it.
+    MalformedFlush,
     /// `CopyData`: no answer of its own.
     CopyData,
     /// `CopyDone` or `CopyFail`: no answer of its own, but it ends a copy.
@@ -46,10 +49,10 @@ pub enum Request {
 }
 
 impl Request {
-    /// The request that a frontend message of type `tag` makes; `None` for types that PostgreSQL does not know here.
+    /// The request that a frontend message makes; `None` for types that PostgreSQL does not know here.
     #[must_use]
-    pub fn of(tag: u8) -> Option<Self> {
-        Some(match tag {
+    pub fn of(head: Head) -> Option<Self> {
+        Some(match head.tag {
             frontend::QUERY => Self::Query,
             frontend::FUNCTION_CALL => Self::Function,
             frontend::PARSE => Self::Parse,
@@ -58,6 +61,7 @@ impl Request {
             frontend::EXECUTE => Self::Execute,
             frontend::CLOSE => Self::Close,
             frontend::SYNC => Self::Sync,
+            frontend::FLUSH if head.size > frame::HEADER_BYTES => Self::MalformedFlush,
             frontend::FLUSH => Self::Flush,
             frontend::COPY_DATA => Self::CopyData,
             frontend::COPY_DONE | frontend::COPY_FAIL => Self::CopyEnd,
@@ -67,7 +71,7 @@ impl Request {
 
     /// Returns whether an error while the server works on it makes the server skip to the next `Sync`.
     pub(super) fn is_extended(self) -> bool {
-        matches!(self, Self::Parse | Self::Bind | Self::Describe | Self::Execute | Self::Close)
+        matches!(self, Self::Parse | Self::Bind | Self::Describe | Self::Execute | Self::Close | Self::MalformedFlush)
     }
 
     /// Returns whether `ReadyForQuery` ends it.

@@ -308,7 +308,7 @@ impl<'a> Words<'a> {
             }
         }
         let name = self.setting(token)?;
-        let (default, end) = self.value()?;
+        let (default, end) = self.value(&name)?;
         let text = self.sql.get(start..end)?;
         // What is not finished would swallow what is said behind it. A schema for temporary tables in a search_path makes
         // tables that belong to the session.
@@ -372,8 +372,8 @@ impl<'a> Words<'a> {
         is_followed(&name).then(|| name.into())
     }
 
-    /// The value to the end of the statement: whether it is `DEFAULT`, and where it ends.
-    fn value(&mut self) -> Option<(bool, usize)> {
+    /// The value of the setting `name` to the end of the statement: whether it is `DEFAULT`, and where it ends.
+    fn value(&mut self, name: &[u8]) -> Option<(bool, usize)> {
         let mut count = 0;
         let mut default = false;
         let mut end = None;
@@ -383,6 +383,10 @@ impl<'a> Words<'a> {
                 Token::Word(word) => {
                     // `SET TIME ZONE LOCAL` is another way to say `DEFAULT`; no setting has a value of that name.
                     default = count == 0 && (is(word, b"default") || is(word, b"local"));
+                }
+                // To this setting alone it means the same as a value (`check_datestyle` in `src/backend/commands/variable.c`).
+                Token::Text(value) | Token::Quoted(value) if name == b"datestyle" => {
+                    default = count == 0 && is(value.trim_ascii(), b"default");
                 }
                 _ => default = false,
             }
@@ -514,6 +518,9 @@ mod tests {
         assert_eq!(of_sql(b"set a to default;"), Some(reset("a")));
         assert_eq!(of_sql(b"set time zone default"), Some(reset("timezone")));
         assert_eq!(of_sql(b"set time zone local"), Some(reset("timezone")));
+        assert_eq!(of_sql(b"set datestyle = 'Default'"), Some(reset("datestyle")));
+        assert_eq!(of_sql(b"set DateStyle to \" default\""), Some(reset("datestyle")));
+        assert_eq!(of_sql(b"set a to 'default'"), Some(set("a", "set a to 'default'")));
         assert_eq!(of_sql(b"reset a.b"), Some(reset("a.b")));
         assert_eq!(of_sql(b"RESET TIME ZONE;"), Some(reset("timezone")));
         assert_eq!(of_sql(b"reset \"X\""), Some(reset("x")));

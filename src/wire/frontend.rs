@@ -41,10 +41,24 @@ pub(crate) fn query(body: &[u8]) -> &[u8] {
     cstr(body).map_or(body, |(text, _)| text)
 }
 
-/// Returns whether the body of a `Query` is a text and its terminator, and nothing else.
+/// Returns whether a message's body has the form that the server looks for before it does anything for the message. Of a `Bind` or
+/// `FunctionCall` it reads the rest as it goes.
 #[must_use]
-pub(crate) fn is_query(body: &[u8]) -> bool {
-    cstr(body).is_some_and(|(_, rest)| rest.is_empty())
+pub(crate) fn is_well_formed(tag: u8, body: &[u8]) -> bool {
+    let is_string = |body| cstr(body).is_some_and(|(_, rest)| rest.is_empty());
+    match tag {
+        QUERY => is_string(body),
+        PARSE => cstr(body).and_then(|(_, rest)| cstr(rest)).is_some_and(|(_, types)| are_types(types)),
+        DESCRIBE | CLOSE => body.split_first().is_some_and(|(_, name)| is_string(name)),
+        EXECUTE => cstr(body).is_some_and(|(_, rows)| rows.len() == size_of::<u32>()),
+        _ => true,
+    }
+}
+
+/// Returns whether `bytes` are a count and as many OIDs.
+fn are_types(bytes: &[u8]) -> bool {
+    let counted = bytes.split_first_chunk::<2>();
+    counted.is_some_and(|(count, oids)| oids.len() == 4 * usize::from(u16::from_be_bytes(*count)))
 }
 
 /// Name and text of a `Parse`; `None` when a terminator is missing.
@@ -286,6 +300,32 @@ mod tests {
         let Ok(Opening::Startup(read)) = startup::parse(&out.clone().into()) else { panic!("not a startup") };
         assert_eq!(read.get("user"), Some(&b"me"[..]));
         assert_eq!(startup::size(&out), Ok(Some(out.len())));
+    }
+
+    #[test]
+    fn forms() {
+        for (tag, good, bad) in [
+            (QUERY, &[&b"select 1\0"[..], b"\0"][..], &[&b""[..], b"select 1", b"select 1\0\0"][..]),
+            (
+                PARSE,
+                &[b"\0\0\0\0", b"s\0select 1\0\0\x01\0\0\0\x17"],
+                &[
+                    b"s",
+                    b"s\0select 1",
+                    b"s\0select 1\0\0",
+                    b"s\0select 1\0\0\0x",
+                    b"s\0select 1\0\0\x01\0\0",
+                    b"\0\0\xff\xff",
+                ],
+            ),
+            (DESCRIBE, &[b"S\0", b"Ps\0", b"Xs\0"], &[b"", b"S", b"Ss", b"Ss\0\0"]),
+            (CLOSE, &[b"S\0", b"Ps\0"], &[b"", b"Ss", b"Ss\0x"]),
+            (EXECUTE, &[b"\0\0\0\0\0"], &[b"", b"p", b"\0", b"\0\0\0\0\0\0"]),
+            (BIND, &[b""], &[]),
+        ] {
+            assert!(good.iter().all(|body| is_well_formed(tag, body)), "{}", char::from(tag));
+            assert!(bad.iter().all(|body| !is_well_formed(tag, body)), "{}", char::from(tag));
+        }
     }
 
     #[test]

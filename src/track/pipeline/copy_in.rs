@@ -28,7 +28,8 @@ impl Pipeline {
     pub(super) fn copy_in_begins(&mut self) {
         let end = self.queue.iter().position(|entry| entry.request == Request::CopyEnd);
         let ahead = self.queue.len().min(end.unwrap_or(usize::MAX));
-        let out_of_place = (1..ahead).find(|&at| self.queue[at].request != Request::Sync);
+        let out_of_place =
+            (1..ahead).find(|&at| !matches!(self.queue[at].request, Request::Sync | Request::MalformedFlush));
         for at in (1..out_of_place.unwrap_or(ahead)).rev() {
             if let Some(removed) = self.queue.remove(at) {
                 self.swallowed += usize::from(removed.data == Data::Sent);

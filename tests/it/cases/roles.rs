@@ -1,5 +1,6 @@
 //! What a session begins with by its role: the role itself, by its startup packet or by `ALTER ROLE … SET role`, and settings.
 
+use super::script::{A, B, Script, TRANSACTION_TWO, compare};
 use crate::harness::protocol_client::startup;
 use crate::harness::{Pgferry, Postgres, ProtocolClient};
 
@@ -86,4 +87,35 @@ fn going_back_to_it_pins_no_client() {
         one.query(way);
         assert_eq!(two.value("select current_user"), "reader", "behind {way}");
     }
+}
+
+#[test]
+fn reset_all_leaves_it_as_it_is() {
+    const WHO: &str = "select current_user, session_user";
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create role reader; grant reader to trust_user;");
+    let taken = |way: &str| {
+        Script::new(way)
+            .sql(A, way)
+            .sql(A, "reset all")
+            .sql(B, WHO)
+            .sql(A, WHO)
+            .sql(A, "set role none; set session authorization default; reset all")
+            .sql(A, WHO)
+            .sql(B, WHO)
+    };
+    let scripts = [
+        "set role reader",
+        "set \"role\" = reader",
+        "set session session authorization reader",
+        "set session_authorization = reader",
+        "set session_authorization to reader; select 1",
+        "select set_config('role', 'reader', false)",
+        "select set_config('session_authorization', 'reader', false)",
+        "update pg_settings set setting = 'reader' where name = 'role'",
+        "begin; set \"role\" to reader; commit",
+        "do $$ begin set role reader; end $$",
+    ]
+    .map(taken);
+    compare(&postgres, &TRANSACTION_TWO, &scripts);
 }
