@@ -51,6 +51,13 @@ enum Detail {
 /// The changes of the open transaction, in their order.
 #[derive(Debug, Default)]
 pub(super) struct OpenChanges {
+    /// Boxed, since most clients have none, and every idle one has room for it.
+    noted: Option<Box<Noted>>,
+}
+
+/// Changes, of which there are some.
+#[derive(Debug, Default)]
+struct Noted {
     changes: Vec<Change>,
     bytes: usize,
     detail: Detail,
@@ -59,49 +66,52 @@ pub(super) struct OpenChanges {
 impl OpenChanges {
     /// Returns whether there are none.
     pub(super) fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.noted.is_none()
     }
 
     /// The changes.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Change> {
-        self.changes.iter()
+        self.noted.iter().flat_map(|noted| &noted.changes)
     }
 
     /// Returns whether `is` holds of any.
     pub(super) fn any(&self, is: impl Fn(&Change) -> bool) -> bool {
-        self.changes.iter().any(is)
+        self.iter().any(is)
     }
 
     /// Bytes that they take. A transaction may have any number, and this is asked after each.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.noted.as_ref().map_or(0, |noted| noted.bytes)
+    }
+
+    fn detail(&self) -> Detail {
+        self.noted.as_ref().map_or(Detail::Each, |noted| noted.detail)
     }
 
     /// Notes one more.
     pub(super) fn push(&mut self, change: Change) {
-        if self.detail == Detail::Each {
-            self.bytes += change.bytes();
-            self.changes.push(change);
+        if self.detail() == Detail::Each {
+            self.noted.get_or_insert_default().push(change);
         }
     }
 
     /// Lets go of them: their client keeps its connection, so that it is enough to know that there were some.
     pub(super) fn give_up(&mut self) {
-        if self.detail == Detail::Each {
-            self.truncate(0);
-            self.push(Change::Unknown);
-            self.push(Change::Pinned);
-            self.detail = Detail::GivenUp;
+        if self.detail() == Detail::Each {
+            let mut noted = Noted::default();
+            noted.push(Change::Unknown);
+            noted.push(Change::Pinned);
+            self.noted = Some(Box::new(Noted { detail: Detail::GivenUp, ..noted }));
         }
     }
 
     /// The transaction ends: returns them, and keeps what a client is pinned for while anything is owed.
     pub(super) fn take(&mut self) -> Vec<Change> {
-        let all = std::mem::take(self);
-        if all.any(|change| matches!(change, Change::Pinned)) {
+        let all = self.noted.take().map_or(Vec::new(), |noted| noted.changes);
+        if all.iter().any(|change| matches!(change, Change::Pinned)) {
             self.push(Change::Pinned);
         }
-        all.changes
+        all
     }
 
     /// The transaction has come to nothing.
@@ -116,7 +126,7 @@ impl OpenChanges {
 
     /// Goes back to the last savepoint of that name, which stays.
     pub(super) fn back_to(&mut self, to: &[u8]) {
-        if self.detail == Detail::Each {
+        if self.detail() == Detail::Each {
             // One that is not known was set when nothing was open.
             let keep = self.last_savepoint(to).map_or(0, |at| at + 1);
             self.retain_from(keep, |change| matches!(change, Change::Pinned));
@@ -131,21 +141,26 @@ impl OpenChanges {
     }
 
     fn last_savepoint(&self, wanted: &[u8]) -> Option<usize> {
-        self.changes.iter().rposition(|change| matches!(change, Change::Savepoint { name } if **name == *wanted))
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.retain_from(len, |_| false);
+        let changes = &self.noted.as_ref()?.changes;
+        changes.iter().rposition(|change| matches!(change, Change::Savepoint { name } if **name == *wanted))
     }
 
     /// Keeps those before `from`, and of the others those of which `keep` holds.
     fn retain_from(&mut self, from: usize, keep: impl Fn(&Change) -> bool) {
-        let others = self.changes.split_off(from);
-        self.bytes -= others.iter().map(Change::bytes).sum::<usize>();
-        for change in others.into_iter().filter(keep) {
-            self.bytes += change.bytes();
-            self.changes.push(change);
+        let Some(noted) = &mut self.noted else { return };
+        let others = noted.changes.split_off(from);
+        noted.bytes -= others.iter().map(Change::bytes).sum::<usize>();
+        others.into_iter().filter(keep).for_each(|change| noted.push(change));
+        if noted.changes.is_empty() {
+            self.noted = None;
         }
+    }
+}
+
+impl Noted {
+    fn push(&mut self, change: Change) {
+        self.bytes += change.bytes();
+        self.changes.push(change);
     }
 }
 
@@ -170,13 +185,13 @@ mod tests {
             assert_eq!(open.bytes(), summed(&open));
         }
         open.release(b"t");
-        assert_eq!((open.changes.len(), open.bytes()), (5, summed(&open)));
+        assert_eq!((open.iter().count(), open.bytes()), (5, summed(&open)));
         open.back_to(b"s");
-        assert_eq!((open.changes.len(), open.bytes()), (3, summed(&open)), "Pinned stays");
+        assert_eq!((open.iter().count(), open.bytes()), (3, summed(&open)), "Pinned stays");
         open.settled();
-        assert_eq!((open.changes.len(), open.bytes()), (2, summed(&open)));
+        assert_eq!((open.iter().count(), open.bytes()), (2, summed(&open)));
         open.undo();
-        assert_eq!((open.changes.len(), open.bytes()), (0, 0));
+        assert_eq!((open.iter().count(), open.bytes()), (0, 0));
     }
 
     #[test]
@@ -191,9 +206,9 @@ mod tests {
         }
         open.back_to(b"s");
         open.release(b"s");
-        assert!(matches!(*open.changes, [Change::Unknown, Change::Pinned]), "{open:?}");
+        assert!(matches!(*open.iter().collect::<Vec<_>>(), [Change::Unknown, Change::Pinned]), "{open:?}");
         assert!(matches!(*open.take(), [Change::Unknown, Change::Pinned]));
         open.push(set("a"));
-        assert!(matches!(*open.changes, [Change::Pinned, Change::Set { .. }]), "{open:?}");
+        assert!(matches!(*open.iter().collect::<Vec<_>>(), [Change::Pinned, Change::Set { .. }]), "{open:?}");
     }
 }
