@@ -41,6 +41,8 @@ enum Rest {
     Forward(usize),
     /// It is dropped.
     Drop(usize),
+    /// It is sent on, and how long it is will be known when the header has come, of which this is the beginning.
+    Header { begin: [u8; frame::HEADER_BYTES], here: usize },
 }
 
 /// Position in the client's stream.
@@ -61,7 +63,7 @@ impl Default for ClientStream {
 impl ClientStream {
     /// Returns whether part of a message has been sent on, and the rest has not come.
     pub(super) fn is_partial(&self) -> bool {
-        matches!(self.rest, Rest::Forward(left) if left > 0)
+        matches!(self.rest, Rest::Forward(1..) | Rest::Header { .. })
     }
 
     fn is_between(&self) -> bool {
@@ -153,6 +155,11 @@ impl Machine<'_> {
             let bytes = io.from_client.unparsed();
             let head = match head(bytes, frame::FRONTEND_LIMIT) {
                 Ok(Some(head)) => head,
+                Ok(None) if self.breaks_copy(bytes) && self.may_pass(io, None) => {
+                    self.begin_header(io);
+                    progress = true;
+                    continue;
+                }
                 Ok(None) => {
                     self.client_stream.nothing_more();
                     return Ok(progress);
@@ -215,9 +222,41 @@ impl Machine<'_> {
             && !matches!(request, Request::Sync | Request::Flush | Request::CopyData | Request::CopyEnd)
     }
 
+    /// Returns whether the next message, of which the header has not come, has no place in the copy under way: the server fails that by
+    /// the first byte, and reads no more (`CopyGetData` in `src/backend/commands/copyfromparse.c`).
+    fn breaks_copy(&self, bytes: &[u8]) -> bool {
+        let request = request_begun(bytes);
+        let has_place = matches!(request, Some(Request::CopyData | Request::CopyEnd | Request::Sync | Request::Flush));
+        self.pipeline.copying_in() && request.is_some() && !has_place
+    }
+
+    /// Sends on what is there of the next message, which is less than its header.
+    fn begin_header(&mut self, io: &mut Buffers<'_>) {
+        if let Some(request) = request_begun(io.from_client.unparsed()) {
+            self.pipeline.request(request, ResponseAction::Forward);
+            self.undo();
+        }
+        self.client_stream.rest = Rest::Header { begin: [0; frame::HEADER_BYTES], here: 0 };
+        self.take_rest(io);
+    }
+
     fn take_rest(&mut self, io: &mut Buffers<'_>) -> bool {
         let there = io.from_client.unparsed().len();
         match self.client_stream.rest {
+            Rest::Header { mut begin, here } => {
+                let until = frame::HEADER_BYTES.min(here + there);
+                let bytes = &io.from_client.unparsed()[..until - here];
+                begin[here..until].copy_from_slice(bytes);
+                let taken = bytes.len();
+                io.from_client.parse(taken);
+                self.client_stream.rest = Rest::Header { begin, here: until };
+                match head(&begin[..until], frame::FRONTEND_LIMIT) {
+                    Ok(None) => {}
+                    Ok(Some(head)) => self.client_stream.rest = Rest::Forward(head.size - frame::HEADER_BYTES),
+                    Err(bad) => self.client_stream.violates(ClientError::violation(bad.to_string())),
+                }
+                taken > 0
+            }
             Rest::Forward(left) => {
                 let here = left.min(there);
                 self.client_stream.rest = Rest::Forward(left - here);
@@ -441,6 +480,12 @@ fn ambiguous_copy() -> ClientError {
         "what follows a failed COPY can't be followed in transaction mode",
     )
     .hint("Send no Sync between the data of a COPY and its CopyDone, or use pool_mode = \"session\".")
+}
+
+/// The request of which these are the first bytes, less than its header.
+fn request_begun(bytes: &[u8]) -> Option<Request> {
+    let &tag = bytes.first()?;
+    Request::of(Head { tag, size: frame::HEADER_BYTES })
 }
 
 /// Drops the client's next `n` bytes.

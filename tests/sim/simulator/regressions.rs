@@ -610,6 +610,16 @@ const FOUND: &[(&str, &str)] = &[
      [P(c,'select 1') P(b,'execute c') P(a,'select 3') S] [B('',b) E('',0) S]",
     ),
     (
+        "a copy fails at the first byte of what has no place in it",
+        "setup mode=transaction step=40
+     client hang_up
+     [P('','copy t from stdin') B(p,'') E(p,0)]
+     [E(nothing,0)]/3
+     client hang_up
+     [Q('copy t from stdin')]
+     [Q('select 1')]/1",
+    ),
+    (
         "nothing is asked in the middle of a message of the client's",
         "setup mode=transaction reset=never buffer=512 socket=1000 step=0
      client hang_up
