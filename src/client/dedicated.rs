@@ -11,7 +11,7 @@ use super::session_handle::{SessionHandle, SessionTarget};
 use super::sessions::SessionSpec;
 use super::{Shared, farewell, refuse};
 use crate::auth::{Credential, Password};
-use crate::config::Auth;
+use crate::config::{Auth, Settings};
 use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
@@ -19,6 +19,7 @@ use crate::track::server_state::CloseMethod;
 use crate::upstream::active_config::ActiveConfig;
 use crate::upstream::cancel_gate::CancelGate;
 use crate::upstream::dial::{self, Login, NewConn};
+use crate::upstream::login_slots::LoginSlot;
 use crate::upstream::queue::pause_while_full;
 use crate::upstream::quota::QuotaExceeded;
 use crate::upstream::rebalance::UnpooledSlot;
@@ -141,25 +142,9 @@ async fn open(
                 }
             }
         };
+        let login = login_as_requested(&shared.server_side.config, admitted, secret);
         // In a task of its own, so that the slot does not wait for the client.
-        let attempt = tokio::spawn({
-            let (server_side, settings) = (Arc::clone(&shared.server_side), Arc::clone(&settings));
-            let login = login_as_requested(&server_side.config, admitted, secret);
-            async move {
-                let limit = settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout;
-                let ServerSide { counters, buffers, .. } = &*server_side;
-                let outcome = dial::dial(&settings, login, counters, buffers, limit).await;
-                outcome.map_err(|failed| {
-                    let error = failed.error.clone();
-                    // The client need not wait for that; the connection still counts as one that logs in.
-                    tokio::spawn(async move {
-                        failed.close(&server_side.counters).await;
-                        drop(slot);
-                    });
-                    error
-                })
-            }
-        });
+        let attempt = tokio::spawn(dial(Arc::clone(&shared.server_side), Arc::clone(&settings), login, slot));
         // An attempt that asks nothing lets go of its end.
         let asked = match asked.await {
             Ok(answer) => {
@@ -203,6 +188,27 @@ async fn open(
             (error, _) => return Err(error.client_error()),
         }
     }
+}
+
+/// Opens a connection by `login`, which has `slot` among those that log in.
+async fn dial(
+    server_side: Arc<ServerSide>,
+    settings: Arc<Settings>,
+    login: Login,
+    slot: LoginSlot,
+) -> Result<NewConn, DialError> {
+    let limit = settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout;
+    let ServerSide { counters, buffers, .. } = &*server_side;
+    let outcome = dial::dial(&settings, login, counters, buffers, limit).await;
+    outcome.map_err(|failed| {
+        let error = failed.error.clone();
+        // The client need not wait for that; the connection still counts as one that logs in.
+        tokio::spawn(async move {
+            failed.close(&server_side.counters).await;
+            drop(slot);
+        });
+        error
+    })
 }
 
 /// The login of a client as its startup packet asks for it.
