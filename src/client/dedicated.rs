@@ -51,8 +51,7 @@ pub(crate) async fn run(
             return refuse(shared, conn, &client_error).await;
         }
     };
-    let database = admitted.startup.get("database").unwrap_or(&admitted.user).to_vec();
-    let target = SessionTarget::Dedicated(Box::new((database, admitted.user, admitted.replication)));
+    let target = SessionTarget::Dedicated(Box::new((admitted.database, admitted.user, admitted.replication)));
     let view = new_conn.params.clone();
     let spec = SessionSpec { target, secret: admitted.secret, backend: None, view, connected_at };
     let registered = shared.sessions.register(spec);
@@ -174,8 +173,7 @@ async fn open(
             (_, Some(Ok(None))) => return Ok(None),
             (DialError::Unanswered, _) => {}
             (error, _) if error.is_full() => {
-                let database = admitted.startup.get("database").unwrap_or(&admitted.user);
-                shared.pools.server_is_full(None, database, &error);
+                shared.pools.server_is_full(None, &admitted.database, &error);
                 let pause = tokio::time::timeout_at(deadline, tokio::time::sleep(pause_while_full()));
                 let Some(paused) = login::challenge::while_connected(conn, pause).await else { return Ok(None) };
                 paused.map_err(|_| error.client_error())?;
@@ -213,13 +211,11 @@ async fn dial(
 
 /// The login of a client as its startup packet asks for it.
 fn login_as_requested(config: &ActiveConfig, admitted: &Dedicated, secret: Secret) -> Login {
-    let user = admitted.user.clone();
-    let database = admitted.startup.get("database").unwrap_or(&user);
-    let settings = config.settings_of(database);
-    let real = settings.real_database(database);
-    let value_of = |name: &[u8], value: &[u8]| if name == b"database" { real.to_vec() } else { value.to_vec() };
-    let params = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user");
-    let params = params.map(|(name, value)| (name.to_vec(), value_of(name, value))).collect();
+    let (user, database) = (admitted.user.clone(), &*admitted.database);
+    let real = config.settings_of(database).real_database(database).to_vec();
+    let others = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user" && **name != *b"database");
+    let others = others.map(|(name, value)| (name.to_vec(), value.to_vec()));
+    let params = std::iter::once((b"database".to_vec(), real)).chain(others).collect();
     let upstream_target = config.upstream_target(database);
     Login { user, params, secret, upstream_target }
 }

@@ -71,6 +71,8 @@ pub(crate) struct Dedicated {
     pub startup: Startup,
     /// The replication that it asks for.
     pub replication: Replication,
+    /// Database as the client calls it.
+    pub database: Vec<u8>,
     /// Its user.
     pub user: Vec<u8>,
     /// Method of the login; with pass-through the upstream asks the client for its password.
@@ -315,8 +317,16 @@ impl LoginAttempt<'_> {
             },
         };
         let secret = self.shared.sessions.secret(startup.negotiated().0)?;
-        let (startup, client_user, user) = (startup.clone(), self.user.to_vec(), role.to_vec());
-        Ok(Some(Dedicated { startup, replication, user, method, credential, secret, client_user }))
+        Ok(Some(Dedicated {
+            startup: startup.clone(),
+            replication,
+            database: self.database.to_vec(),
+            user: role.to_vec(),
+            method,
+            credential,
+            secret,
+            client_user: self.user.to_vec(),
+        }))
     }
 
     /// Logs that the client has come in.
