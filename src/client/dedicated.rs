@@ -11,7 +11,7 @@ use super::session_handle::{SessionHandle, SessionTarget};
 use super::sessions::SessionSpec;
 use super::{Shared, farewell, refuse};
 use crate::auth::{Credential, Password};
-use crate::config::Auth;
+use crate::config::{Auth, Settings};
 use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
@@ -19,6 +19,7 @@ use crate::track::server_state::CloseMethod;
 use crate::upstream::active_config::ActiveConfig;
 use crate::upstream::cancel_gate::CancelGate;
 use crate::upstream::dial::{self, Login, NewConn};
+use crate::upstream::login_slots::LoginSlot;
 use crate::upstream::queue::pause_while_full;
 use crate::upstream::quota::QuotaExceeded;
 use crate::upstream::rebalance::UnpooledSlot;
@@ -50,8 +51,7 @@ pub(crate) async fn run(
             return refuse(shared, conn, &client_error).await;
         }
     };
-    let database = admitted.startup.get("database").unwrap_or(&admitted.user).to_vec();
-    let target = SessionTarget::Dedicated(Box::new((database, admitted.user, admitted.replication)));
+    let target = SessionTarget::Dedicated(Box::new((admitted.database, admitted.user, admitted.replication)));
     let view = new_conn.params.clone();
     let spec = SessionSpec { target, secret: admitted.secret, backend: None, view, connected_at };
     let registered = shared.sessions.register(spec);
@@ -141,25 +141,9 @@ async fn open(
                 }
             }
         };
+        let login = login_as_requested(&shared.server_side.config, admitted, secret);
         // In a task of its own, so that the slot does not wait for the client.
-        let attempt = tokio::spawn({
-            let (server_side, settings) = (Arc::clone(&shared.server_side), Arc::clone(&settings));
-            let login = login_as_requested(&server_side.config, admitted, secret);
-            async move {
-                let limit = settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout;
-                let ServerSide { counters, buffers, .. } = &*server_side;
-                let outcome = dial::dial(&settings, login, counters, buffers, limit).await;
-                outcome.map_err(|failed| {
-                    let error = failed.error.clone();
-                    // The client need not wait for that; the connection still counts as one that logs in.
-                    tokio::spawn(async move {
-                        failed.close(&server_side.counters).await;
-                        drop(slot);
-                    });
-                    error
-                })
-            }
-        });
+        let attempt = tokio::spawn(dial(Arc::clone(&shared.server_side), Arc::clone(&settings), login, slot));
         // An attempt that asks nothing lets go of its end.
         let asked = match asked.await {
             Ok(answer) => {
@@ -189,8 +173,7 @@ async fn open(
             (_, Some(Ok(None))) => return Ok(None),
             (DialError::Unanswered, _) => {}
             (error, _) if error.is_full() => {
-                let database = admitted.startup.get("database").unwrap_or(&admitted.user);
-                shared.pools.server_is_full(None, database, &error);
+                shared.pools.server_is_full(None, &admitted.database, &error);
                 let pause = tokio::time::timeout_at(deadline, tokio::time::sleep(pause_while_full()));
                 let Some(paused) = login::challenge::while_connected(conn, pause).await else { return Ok(None) };
                 paused.map_err(|_| error.client_error())?;
@@ -205,15 +188,34 @@ async fn open(
     }
 }
 
+/// Opens a connection by `login`, which has `slot` among those that log in.
+async fn dial(
+    server_side: Arc<ServerSide>,
+    settings: Arc<Settings>,
+    login: Login,
+    slot: LoginSlot,
+) -> Result<NewConn, DialError> {
+    let limit = settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout;
+    let ServerSide { counters, buffers, .. } = &*server_side;
+    let outcome = dial::dial(&settings, login, counters, buffers, limit).await;
+    outcome.map_err(|failed| {
+        let error = failed.error.clone();
+        // The client need not wait for that; the connection still counts as one that logs in.
+        tokio::spawn(async move {
+            failed.close(&server_side.counters).await;
+            drop(slot);
+        });
+        error
+    })
+}
+
 /// The login of a client as its startup packet asks for it.
 fn login_as_requested(config: &ActiveConfig, admitted: &Dedicated, secret: Secret) -> Login {
-    let user = admitted.user.clone();
-    let database = admitted.startup.get("database").unwrap_or(&user);
-    let settings = config.settings_of(database);
-    let real = settings.real_database(database);
-    let value_of = |name: &[u8], value: &[u8]| if name == b"database" { real.to_vec() } else { value.to_vec() };
-    let params = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user");
-    let params = params.map(|(name, value)| (name.to_vec(), value_of(name, value))).collect();
+    let (user, database) = (admitted.user.clone(), &*admitted.database);
+    let real = config.settings_of(database).real_database(database).to_vec();
+    let others = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user" && **name != *b"database");
+    let others = others.map(|(name, value)| (name.to_vec(), value.to_vec()));
+    let params = std::iter::once((b"database".to_vec(), real)).chain(others).collect();
     let upstream_target = config.upstream_target(database);
     Login { user, params, secret, upstream_target }
 }

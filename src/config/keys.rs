@@ -222,7 +222,7 @@ pub const KEYS: [Key; 75] = [
     adjustable(
         "tcp_keepidle",
         "\"60s\"",
-        "Idle time after which TCP probes servers and clients; 0 = the system's default.",
+        "Idle time after which TCP probes servers and clients, up to 32767 s; 0 = the system's default.",
     ),
     adjustable(
         "tcp_user_timeout",

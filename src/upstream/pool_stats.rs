@@ -10,7 +10,7 @@ use super::counter::Counter;
 pub(crate) struct PoolStats {
     /// Clients that logged in.
     logins: Counter,
-    /// Number of pools, by database and user, whose first client had logged in before its own did.
+    /// Number of pools, by database and user, that had their first client before this one had.
     rank: OnceLock<u64>,
     /// Number of times that a client was given a connection to work on.
     pub assignments: Counter,

@@ -284,6 +284,31 @@ fn every_manifest_is_a_part_of_the_example() {
     }
 }
 
+/// Files of this tree that the image is built with are among those that Docker is shown.
+#[test]
+fn the_image_is_built_of_what_docker_sees() {
+    let read = |name: &str| fs::read_to_string(format!("{TOP}/docker/{name}")).expect("readable");
+    let ignored = read("Dockerfile.dockerignore");
+    let is_seen = |path: &str| {
+        let covers =
+            |pattern: &str| path == pattern || path.starts_with(&format!("{}/", pattern.trim_end_matches("/*")));
+        ignored
+            .lines()
+            .filter(|line| covers(line.trim_start_matches('!')))
+            .last()
+            .is_none_or(|line| line.starts_with('!'))
+    };
+    let (mut used, file) = (0, read("Dockerfile"));
+    let steps = file.lines().filter(|line| !line.starts_with('#') && !line.contains("--from="));
+    for word in steps.flat_map(str::split_whitespace).filter(|word| *word != "." && Path::new(TOP).join(word).is_file())
+    {
+        assert!(is_seen(word), "{word}");
+        used += 1;
+    }
+    assert!(used >= 3, "{used}");
+    assert!(is_seen("src/main.rs") && !is_seen("target/release/pgferry") && !is_seen("docker/compose.yaml"));
+}
+
 #[test]
 fn commands_of_root_stand_where_a_test_runs_them() {
     let page = pages().into_iter().find(|page| page.name == AS_A_SERVICE.0).expect("the page");

@@ -149,6 +149,20 @@ fn replication_takes_its_users_places() {
     assert_eq!(row[4..], ["1", "1", "0", "1"]);
 }
 
+/// A client that names no database means the one of its own name, whatever role it becomes.
+#[test]
+fn replication_by_a_forced_role_is_in_the_clients_database() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("alter role limited replication");
+    let file = "auth_type = \"trust\"\n[databases.trust_user]\nforce_user = \"limited\"\ndbname = \"postgres\"\n";
+    let ferry = Pgferry::start_with_file(&postgres.url().replace("//", "//limited:x@"), file, &[], &[]);
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", "trust_user"), ("replication", "database")]));
+    let greeting = raw.until_ready();
+    assert!(tags(&greeting).ends_with('Z'), "{greeting:?}");
+    assert_eq!(raw.query("IDENTIFY_SYSTEM")[1].columns()[3], "postgres");
+}
+
 fn refused_or_not(ferry: &Pgferry) -> bool {
     let mut raw = ferry.raw();
     raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));

@@ -71,6 +71,8 @@ pub(crate) struct Dedicated {
     pub startup: Startup,
     /// The replication that it asks for.
     pub replication: Replication,
+    /// Database as the client calls it.
+    pub database: Vec<u8>,
     /// Its user.
     pub user: Vec<u8>,
     /// Method of the login; with pass-through the upstream asks the client for its password.
@@ -100,13 +102,7 @@ pub(crate) async fn log_in(
         return Err(no_such_replication(&parsed_startup.startup));
     };
     if shared.server_side.pauses.of(database).disabled {
-        let shown = String::from_utf8_lossy(database);
-        return Err(ClientError::fatal(
-            ErrorSource::Limits,
-            sqlstate::CANNOT_CONNECT_NOW,
-            format!("database \"{shown}\" is disabled"),
-        )
-        .hint("ENABLE at pgferry's console lets clients in again."));
+        return Err(disabled(database));
     }
     let forced = settings.forced_role(database);
     let forced = forced.map(|role| PoolKey { user: role.as_bytes().to_vec(), ..parsed_startup.key.clone() });
@@ -118,19 +114,8 @@ pub(crate) async fn log_in(
     };
     let mut attempt = LoginAttempt { shared, conn, pending_logins, settings, deadline, rule, database, user };
     if replication != Replication::None {
-        let credential = match rule.method {
-            Auth::PassThrough => None,
-            _ => match attempt.authenticate().await? {
-                AuthResult::Gone => return Ok(None),
-                AuthResult::Given(credential) => credential,
-            },
-        };
-        let method = rule.method;
-        let credential = credential.filter(|_| key.user == *user);
-        let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
-        let (startup, client_user, user) = (parsed_startup.startup.clone(), user.to_vec(), key.user.clone());
-        let dedicated = Dedicated { startup, replication, user, method, credential, secret, client_user };
-        return Ok(Some(AuthOutcome::Dedicated(Box::new(dedicated))));
+        let dedicated = attempt.dedicated(&parsed_startup.startup, &key.user, replication).await?;
+        return Ok(dedicated.map(|dedicated| AuthOutcome::Dedicated(Box::new(dedicated))));
     }
     let mut changed = false;
     // A client that only connects leaves no pool behind.
@@ -169,13 +154,7 @@ pub(crate) async fn log_in(
         return begun.map(|_| None);
     };
     if settings.log.log_connections {
-        info!(
-            database = %String::from_utf8_lossy(database),
-            user = %String::from_utf8_lossy(user),
-            method = %rule.method,
-            tls = conn.stream().tls().map(tls::TlsSession::describe),
-            "client logged in"
-        );
+        attempt.log();
     }
     if shared.settings_of(database).pool.pool_mode == Mode::Session {
         pool.let_return().await;
@@ -283,6 +262,12 @@ fn rule_for<'a>(settings: &'a Settings, client_identity: &ClientIdentity<'_>) ->
     }
 }
 
+fn disabled(database: &[u8]) -> ClientError {
+    let message = format!("database \"{}\" is disabled", String::from_utf8_lossy(database));
+    ClientError::fatal(ErrorSource::Limits, sqlstate::CANNOT_CONNECT_NOW, message)
+        .hint("ENABLE at pgferry's console lets clients in again.")
+}
+
 fn no_such_replication(startup: &Startup) -> ClientError {
     let text = String::from_utf8_lossy(startup.get("replication").unwrap_or_default()).into_owned();
     ClientError::fatal(
@@ -315,6 +300,46 @@ struct LoginAttempt<'a> {
 }
 
 impl LoginAttempt<'_> {
+    /// Admits a client that asks for `replication`, to log in upstream as `role`; `None` when it went away.
+    async fn dedicated(
+        &mut self,
+        startup: &Startup,
+        role: &[u8],
+        replication: Replication,
+    ) -> Result<Option<Dedicated>, ClientError> {
+        let method = self.rule.method;
+        let credential = match method {
+            Auth::PassThrough => None,
+            _ => match self.authenticate().await? {
+                AuthResult::Gone => return Ok(None),
+                // A proof of one user does not log another one in.
+                AuthResult::Given(credential) => credential.filter(|_| role == self.user),
+            },
+        };
+        let secret = self.shared.sessions.secret(startup.negotiated().0)?;
+        Ok(Some(Dedicated {
+            startup: startup.clone(),
+            replication,
+            database: self.database.to_vec(),
+            user: role.to_vec(),
+            method,
+            credential,
+            secret,
+            client_user: self.user.to_vec(),
+        }))
+    }
+
+    /// Logs that the client has come in.
+    fn log(&self) {
+        info!(
+            database = %String::from_utf8_lossy(self.database),
+            user = %String::from_utf8_lossy(self.user),
+            method = %self.rule.method,
+            tls = self.conn.stream().tls().map(tls::TlsSession::describe),
+            "client logged in"
+        );
+    }
+
     /// Authenticates the client by a method other than pass-through.
     async fn authenticate(&mut self) -> Result<AuthResult, ClientError> {
         match self.rule.method {
