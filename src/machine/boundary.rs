@@ -1,6 +1,6 @@
 //! Between two messages: whether the connection can be given back there, and what is to be done before.
 
-use super::from_client::ClientSide;
+use super::client_stream::ClientSide;
 use super::{Buffers, Machine, Next, Phase, flush_forwarded};
 use crate::config::Mode;
 use crate::track::{Pins, Request, ResponseAction};

@@ -1,5 +1,6 @@
 //! Client to server: walks the client's messages, and sends each on, or what has to be sent in its place.
 
+use super::client_stream::{ClientSide, Rest};
 use super::refused_unread::is_refused_unread;
 use super::{Buffers, End, Gate, Machine, Phase, flush_forwarded};
 use crate::config::Mode;
@@ -21,83 +22,6 @@ const MAX_OWED: usize = 4096;
 /// Number of bytes that may wait to be sent to the server, beside what is in the client's buffer, before the client's next
 /// messages wait.
 const MAX_UNSENT_BYTES: usize = 256 * 1024;
-
-/// State of the client's half of the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum ClientSide {
-    /// It may.
-    #[default]
-    Open,
-    /// Its stream has ended; what it has sent before is still to be seen to.
-    Ending,
-    /// It has sent `Terminate`, or all has been seen to.
-    Ended,
-}
-
-/// Treatment of the rest of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
-    /// It is sent on.
-    Forward(usize),
-    /// It is dropped.
-    Drop(usize),
-    /// It is sent on, and how long it is will be known when the header has come, of which this is the beginning.
-    Header { begin: [u8; frame::HEADER_BYTES], here: usize },
-}
-
-/// Position in the client's stream.
-#[derive(Debug)]
-pub(super) struct ClientStream {
-    rest: Rest,
-    pub(super) client: ClientSide,
-    /// Reason why the client's stream has ended, if it is told so.
-    violation: Option<ClientError>,
-}
-
-impl Default for ClientStream {
-    fn default() -> Self {
-        Self { rest: Rest::Forward(0), client: ClientSide::Open, violation: None }
-    }
-}
-
-impl ClientStream {
-    /// Returns whether part of a message has been sent on, and the rest has not come.
-    pub(super) fn is_partial(&self) -> bool {
-        matches!(self.rest, Rest::Forward(1..) | Rest::Header { .. })
-    }
-
-    fn is_between(&self) -> bool {
-        matches!(self.rest, Rest::Forward(0) | Rest::Drop(0))
-    }
-
-    /// Notes that the rest of the current message will not come, if the stream has ended.
-    fn nothing_more(&mut self) {
-        if self.client == ClientSide::Ending {
-            self.client = ClientSide::Ended;
-        }
-    }
-
-    /// Notes that the next bytes are no message: all before them is carried out and answered.
-    fn violates(&mut self, client_error: ClientError) {
-        self.client = ClientSide::Ended;
-        self.violation = Some(client_error);
-    }
-
-    /// Returns whether the client is told why its stream has ended.
-    pub(super) fn is_in_violation(&self) -> bool {
-        self.violation.is_some()
-    }
-
-    /// Returns the machine's end once all has been answered.
-    pub(super) fn farewell(&mut self) -> End {
-        self.violation.take().map_or(End::ClientTerminated, End::Refuse)
-    }
-
-    /// Makes unread again what was taken.
-    pub(super) fn put_back(&mut self) {
-        self.rest = Rest::Forward(0);
-    }
-}
 
 /// A message of the client's, as far as it is there.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,5 @@
 //! Statements of the extended protocol that SQL runs or frees by name: on the server they have other names.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
@@ -8,28 +7,11 @@ use super::session_sync::TextUse;
 use super::statements::unknown_statement;
 use super::{Buffers, Machine};
 use crate::error::ClientError;
-use crate::track::sql_effects::TransactionFate;
 use crate::track::statement_mentions::{Mention, Purpose, mentions, others_name};
 use crate::track::statements::{ParsedQuery, Statement, number, significant};
 use crate::track::text_edit::Edit;
 use crate::track::unknown_settings::UnknownSettings;
 use crate::track::{ResponseAction, SqlEffects};
-
-/// Returns the effects of a text that runs what it mentions: the tags of that are not among those that its own commands expect.
-#[must_use]
-pub(super) fn joined<'e>(effects: &'e SqlEffects, mentioned: &[Mention]) -> Cow<'e, SqlEffects> {
-    let mut joined = Cow::Borrowed(effects);
-    let run = mentioned.iter().filter(|mention| mention.purpose == Purpose::Run);
-    for text in run.filter_map(|mention| mention.statement.text.as_ref()) {
-        if text.effects.sets() || text.effects.names_statements {
-            joined.to_mut().unknown_settings = UnknownSettings::ForSession;
-        }
-        if text.effects.transaction == TransactionFate::MayEnd {
-            joined.to_mut().transaction = TransactionFate::MayEnd;
-        }
-    }
-    joined
-}
 
 /// Statement that is freed in place of one that others share: an empty text, without parameters.
 const EMPTY: &[u8] = b"\0\0\0";

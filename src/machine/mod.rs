@@ -8,7 +8,7 @@
 //! must go in front of a message is a function of the two and the message:
 //! - `preparation`: what goes in front of a client's first message.
 //! - `first_bytes`: what is unread again where the server has not come to it.
-//! - `from_client`: walks the client's messages; `statements`, `unnamed` and `ensure_prepared` give statements the names they have on
+//! - `from_client`: walks the client's messages, `client_stream` has come so far with them; `statements`, `unnamed` and `ensure_prepared` give statements the names they have on
 //!   the connection.
 //! - `from_server`: walks the server's messages; `errors` edits errors.
 //! - `portals`: what those were made of.
@@ -23,6 +23,7 @@
 mod administration;
 mod announced_settings;
 mod boundary;
+mod client_stream;
 mod context;
 mod counts;
 mod ensure_prepared;
@@ -55,10 +56,10 @@ use crate::track::sequences::Sequences;
 use crate::track::server_state::CloseMethod;
 use crate::track::{ClientState, Pins, Pipeline, Request, ResponseAction, ServerState};
 use announced_settings::AnnouncedSettings;
+use client_stream::{ClientSide, ClientStream};
 pub use context::{Buffers, Context};
 pub(crate) use counts::Counts;
 use first_bytes::FirstBytes;
-use from_client::{ClientSide, ClientStream};
 use from_server::ServerStream;
 pub use outcome::{End, MachineResult, Next, ServerEnd};
 use own_queries::Question;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, MessageHead, Sent, body};
-use super::mentioned::joined;
 use super::portals::{Portal, PortalOf};
 use super::session_sync::TextUse;
 use super::{Buffers, Gate, Machine, flush_forwarded};
@@ -19,6 +18,7 @@ use crate::track::prepared_statement::Standing;
 use crate::track::rollback::Rollback;
 use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, TransactionFate};
+use crate::track::statement_mentions::joined;
 use crate::track::statements::{self, NamedStatement, Statement};
 use crate::track::text_edit;
 use crate::track::text_validity::TextValidity;

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, Sent};
-use super::mentioned::joined;
 use super::portals::{Portal, PortalOf};
 use super::session_sync::TextUse;
 use super::{Buffers, FirstBytes, Machine, flush_forwarded};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
 use crate::track::sql_effects::TransactionFate;
-use crate::track::statement_mentions::Mention;
+use crate::track::statement_mentions::{Mention, joined};
 use crate::track::statements::{ParsedQuery, Unnamed};
 use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{Request, ResponseAction};

@@ -1,11 +1,14 @@
 //! Where a text of SQL names statements of the extended protocol.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
+use super::sql_effects::{SqlEffects, TransactionFate};
 use super::statements::{ClientStatements, PREFIX, Statement};
+use super::unknown_settings::UnknownSettings;
 
 /// Mention of a statement in a text.
 #[derive(Clone, Debug)]
@@ -45,6 +48,22 @@ pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Ve
         named.is_some()
     });
     found
+}
+
+/// Returns the effects of a text that runs what it mentions: the tags of that are not among those that its own commands expect.
+#[must_use]
+pub(crate) fn joined<'e>(effects: &'e SqlEffects, mentioned: &[Mention]) -> Cow<'e, SqlEffects> {
+    let mut joined = Cow::Borrowed(effects);
+    let run = mentioned.iter().filter(|mention| mention.purpose == Purpose::Run);
+    for text in run.filter_map(|mention| mention.statement.text.as_ref()) {
+        if text.effects.sets() || text.effects.names_statements {
+            joined.to_mut().unknown_settings = UnknownSettings::ForSession;
+        }
+        if text.effects.transaction == TransactionFate::MayEnd {
+            joined.to_mut().transaction = TransactionFate::MayEnd;
+        }
+    }
+    joined
 }
 
 /// Returns a name that a text mentions which is one of pgferry's own on the server, and none that `names` knows: another client's
