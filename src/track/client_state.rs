@@ -185,7 +185,7 @@ impl ClientState {
         if let Some(told) = &told {
             unnamed.describe(told);
         }
-        // Mostly nobody else has it, and its room is used again.
+        // Mostly nothing else refers to the former one, of which the room is used again.
         self.unnamed = Some(match before {
             Some(mut before) => match Arc::get_mut(&mut before) {
                 Some(room) => {

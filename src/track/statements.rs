@@ -40,7 +40,7 @@ pub(crate) type ParseContext = Box<[u8]>;
 pub(crate) const REPORTED: [&str; 5] =
     ["client_encoding", "standard_conforming_strings", "DateStyle", "IntervalStyle", "TimeZone"];
 
-/// Those of them that a text is read by for good: a server that looks at it anew begins with what it has read (`raw_parse_tree` in
+/// Reported settings that a text is read by for good: a server that looks at it anew begins with what it has read (`raw_parse_tree` in
 /// `src/include/utils/plancache.h`).
 const READ_BY: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
 
