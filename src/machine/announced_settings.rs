@@ -7,7 +7,7 @@ use crate::track::{SqlEffects, params};
 /// The settings that the client's statements set in a piece of work, which may set any number.
 #[derive(Debug, Default)]
 pub(super) struct AnnouncedSettings {
-    /// Those that follow a client, once each.
+    /// Settings that follow a client, once each.
     following: Vec<&'static str>,
     others: OtherSettings,
     /// Settings of which the server was asked for the origins.
