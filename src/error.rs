@@ -3,11 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::system_error::without_numbers;
 use crate::wire::backend;
 use crate::wire::frame::HEADER_BYTES;
 
 /// SQLSTATEs that pgferry raises itself, named as in PostgreSQL's manual, appendix "Error Codes".
 pub(crate) mod sqlstate {
+    /// The class of those about connections.
+    pub(crate) const CONNECTION_EXCEPTIONS: &str = "08";
     /// `connection_failure`.
     pub const CONNECTION_FAILURE: &str = "08006";
     /// `sqlclient_unable_to_establish_sqlconnection`.
@@ -142,6 +145,7 @@ impl ClientError {
     }
 
     fn proxy(severity: Severity, error_source: ErrorSource, code: &'static str, message: String) -> Self {
+        let message = without_numbers(&message).into_owned();
         Self::Proxy(Box::new(Proxy { severity, code, error_source, message, detail: None, hint: None }))
     }
 
@@ -149,7 +153,7 @@ impl ClientError {
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         if let Self::Proxy(proxy) = &mut self {
-            proxy.detail = Some(detail.into());
+            proxy.detail = Some(without_numbers(&detail.into()).into_owned());
         }
         self
     }

@@ -25,7 +25,7 @@ use crate::buffer::{Buffer, BufferPool};
 use crate::config::{Mode, Pin, RawConfig, Settings, Upstream};
 use crate::import::{self, ini::Ini};
 use crate::machine::preparation::{Preparation, ResetPolicy};
-use crate::machine::{self, Buffers, Machine, Next, ServerEnd};
+use crate::machine::{self, Buffers, Machine, Next};
 use crate::net::InheritedListener;
 use crate::net::tls::certificate::{self, Certificate};
 use crate::track::lexis::Characters;
@@ -192,7 +192,7 @@ fn converse(machine: &mut Machine<'_>, io: &mut Buffers<'_>, mut rest: &[u8]) ->
         rest = more;
         let is_servers = portion & 0x80 != 0;
         if said.is_empty() && is_servers {
-            return Err(machine.server_ended(io, ServerEnd::Orderly));
+            return Err(machine.server_ended(io));
         } else if said.is_empty() {
             machine.client_ended();
         } else {

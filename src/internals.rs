@@ -94,7 +94,7 @@ pub mod error {
 
 /// The protocol logic of one client on one server connection.
 pub mod machine {
-    pub use crate::machine::{Buffers, Context, End, Machine, MachineResult, Next, ServerEnd};
+    pub use crate::machine::{Buffers, Context, End, Machine, MachineResult, Next};
 
     /// The next message of a client without a connection.
     pub mod first_request {

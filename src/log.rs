@@ -21,6 +21,7 @@ use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::lock::lock;
+use crate::system_error::without_numbers;
 
 /// The lines that may wait, in bytes.
 const MAX_QUEUE_BYTES: usize = 1 << 20;
@@ -223,6 +224,7 @@ fn write(out: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
 pub(crate) fn clean(line: &[u8], form: Form) -> Vec<u8> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let text = String::from_utf8_lossy(line);
+    let text = without_numbers(&text);
     let mut out = match form {
         Form::Json if text.len() <= MAX_LINE_BYTES => escaped_in_json(&text),
         Form::Json => escaped_in_json(&shortened(&text)),

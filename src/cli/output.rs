@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write as _, stderr, stdout};
 
 use crate::log::visible_lines;
+use crate::system_error::without_numbers;
 
 /// Prints `text` to standard output. A reader that has seen enough of it (`pgferry show clients | head`) is no error.
 ///
@@ -19,5 +20,5 @@ pub(super) fn print(text: &str) -> Result<(), String> {
 /// Prints what went wrong to standard error. Parts of it may come from a server.
 pub(super) fn print_error(message: &str) {
     // Where that can't be written either, the exit status still tells.
-    let _ = writeln!(stderr(), "pgferry: {}", visible_lines(message));
+    let _ = writeln!(stderr(), "pgferry: {}", visible_lines(&without_numbers(message)));
 }

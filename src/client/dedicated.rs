@@ -15,9 +15,11 @@ use crate::config::{Auth, Settings};
 use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
+use crate::net::tls::TlsSession;
 use crate::track::server_state::CloseMethod;
 use crate::upstream::active_config::ActiveConfig;
 use crate::upstream::cancel_gate::CancelGate;
+use crate::upstream::conn_info::ConnInfo;
 use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::login_slots::LoginSlot;
 use crate::upstream::queue::pause_while_full;
@@ -26,7 +28,7 @@ use crate::upstream::rebalance::UnpooledSlot;
 use crate::upstream::server_conn::{BackendKey, ServerConn};
 use crate::upstream::slots::Slot;
 use crate::upstream::{CloseReason, DialError, PasswordPrompt, Secret, ServerSide};
-use crate::wire::backend;
+use crate::wire::{StreamPosition, backend, frontend};
 
 /// Serves a replication client to its end.
 pub(crate) async fn run(
@@ -69,19 +71,29 @@ pub(crate) async fn run(
         secret: new_conn.secret,
     });
     let gate = Arc::new(CancelGate::default());
+    let server_side = &shared.server_side;
+    let (id, generation) = (server_side.conn_ids.next(), server_side.config.generation());
+    let conn_info = ConnInfo::new(id, key.pid, key.address.clone(), generation, Arc::clone(&gate));
+    let tls = new_conn.conn.stream().tls().map(TlsSession::describe);
+    let conn_info = Arc::new(conn_info.over(new_conn.conn.stream().local(), tls));
+    conn_info.taken(handle.id);
+    server_side.dedicated.add(&conn_info);
     // No other client could be hit by a request, so it may always be sent.
     let _ = handle.set_running(&key, &gate, connected_at);
     shared.counters().logins.add();
     let mut upstream = new_conn.conn;
-    tokio::select! {
-        () = poll_fn(|cx| poll_both_ways(cx, conn, &mut upstream)) => {}
-        () = until_killed(handle) => super::session::killed().put(&mut conn.output),
-        () = shared.drain.reached(Phase::Draining) => {
-            super::session::shutdown().put(&mut conn.output);
-        }
+    let mut passthrough = Passthrough::new(conn, &mut upstream);
+    let ended_by = tokio::select! {
+        () = poll_fn(|cx| passthrough.poll(cx)) => None,
+        () = until_killed(handle) => Some(super::session::killed()),
+        () = shared.drain.reached(Phase::Draining) => Some(super::session::shutdown()),
+    };
+    if let Some(client_error) = ended_by {
+        passthrough.put_error(&client_error);
     }
+    let close_method = passthrough.close_method();
     drop(registered);
-    let how = ServerConn::close(upstream, CloseMethod::Terminate).await;
+    let how = ServerConn::close(upstream, close_method).await;
     shared.counters().close(how, CloseReason::Session);
     farewell(conn).await;
 }
@@ -220,14 +232,74 @@ fn login_as_requested(config: &ActiveConfig, admitted: &Dedicated, secret: Secre
     Login { user, params, secret, upstream_target }
 }
 
-/// Moves bytes both ways until either side ends.
-fn poll_both_ways(cx: &mut Context<'_>, client: &mut Conn, upstream: &mut Conn) -> Poll<()> {
-    let ended = poll_one_way(cx, client, upstream).is_ready() | poll_one_way(cx, upstream, client).is_ready();
-    if ended { Poll::Ready(()) } else { Poll::Pending }
+/// What is left to be said to the server when the client sends no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Farewell {
+    /// Nothing yet: the client may send more.
+    Awaited,
+    /// `Terminate`, which waits to be sent, or has been.
+    Terminate,
+    /// The end of the stream: part of a message was passed on, which anything else would complete.
+    HalfClose,
+    /// Nothing any more.
+    Said,
+}
+
+/// Bytes that are passed both ways, and where in their messages they are.
+struct Passthrough<'a> {
+    client: &'a mut Conn,
+    upstream: &'a mut Conn,
+    from_client: StreamPosition,
+    from_server: StreamPosition,
+    farewell: Farewell,
+}
+
+impl<'a> Passthrough<'a> {
+    fn new(client: &'a mut Conn, upstream: &'a mut Conn) -> Self {
+        let (from_client, from_server) = (StreamPosition::default(), StreamPosition::default());
+        Self { client, upstream, from_client, from_server, farewell: Farewell::Awaited }
+    }
+
+    /// Moves bytes until the server has said all, or the client is gone. One that sends no more gets the answers to what it has sent.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.farewell == Farewell::Awaited
+            && poll_one_way(cx, self.client, self.upstream, &mut self.from_client).is_ready()
+        {
+            if self.client.stream().is_hung_up() {
+                return Poll::Ready(());
+            }
+            self.farewell = if self.from_client.is_between() { Farewell::Terminate } else { Farewell::HalfClose };
+            if self.farewell == Farewell::Terminate {
+                frontend::put_terminate(&mut self.upstream.output);
+            }
+        }
+        let said = match self.farewell {
+            Farewell::Awaited | Farewell::Said => false,
+            Farewell::Terminate => self.upstream.poll_flush(cx).is_ready(),
+            Farewell::HalfClose => self.upstream.poll_half_close(cx).is_ready(),
+        };
+        if said {
+            self.farewell = Farewell::Said;
+        }
+        poll_one_way(cx, self.upstream, self.client, &mut self.from_server)
+    }
+
+    /// Puts an error for the client where it can be understood: in the middle of a message of the server's it would be taken for a part of
+    /// that.
+    fn put_error(&mut self, client_error: &ClientError) {
+        if self.from_server.is_between() {
+            client_error.put(&mut self.client.output);
+        }
+    }
+
+    /// Returns how the server connection is closed.
+    fn close_method(&self) -> CloseMethod {
+        if self.from_client.is_between() { CloseMethod::Terminate } else { CloseMethod::Silent }
+    }
 }
 
 /// Moves bytes one way; ready when no more will come or go.
-fn poll_one_way(cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn) -> Poll<()> {
+fn poll_one_way(cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn, position: &mut StreamPosition) -> Poll<()> {
     loop {
         match to.poll_flush(cx) {
             Poll::Ready(Ok(())) => {}
@@ -236,7 +308,10 @@ fn poll_one_way(cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn) -> Poll<()
         }
         if !from.input.unsent().is_empty() {
             match to.poll_write(cx, from.input.unsent()) {
-                Poll::Ready(Ok(n)) if n > 0 => from.input.sent(n),
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    position.pass(&from.input.unsent()[..n]);
+                    from.input.sent(n);
+                }
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }

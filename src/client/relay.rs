@@ -17,7 +17,7 @@ use super::Shared;
 use super::session_handle::SessionHandle;
 use crate::config::Mode;
 use crate::drain::Phase;
-use crate::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
+use crate::machine::{self, Buffers, Machine, MachineResult, Next};
 use crate::net::{Conn, ReadCoalescer};
 use crate::track::Pins;
 use crate::track::message_target::MAX_TEXT_BYTES;
@@ -326,20 +326,20 @@ impl<'a> Relay<'a> {
             self.machine.on_sent();
         }
         if self.machine.is_unsent() {
-            return Err(self.server_ended(ServerEnd::Broken));
+            return Err(self.server_ended());
         }
         self.server.side = ServerSide::TakesNoMore;
         self.machine.server_takes_no_more();
         Ok(())
     }
 
-    fn server_ended(&mut self, how: ServerEnd) -> End {
+    fn server_ended(&mut self) -> End {
         *self.server.about.close_reason = CloseReason::Dead;
         if self.server.conn.flushed() > 0 {
             self.machine.on_sent();
         }
         let (machine, mut io) = self.parts();
-        machine.server_ended(&mut io, how).into()
+        machine.server_ended(&mut io).into()
     }
 
     /// Server to client, as far as it goes. Says whether anything moved.
@@ -380,8 +380,7 @@ impl<'a> Relay<'a> {
                     return Ok(progress);
                 }
                 Poll::Ready(Ok(1..)) => progress = true,
-                Poll::Ready(Ok(0)) => return Err(self.server_ended(ServerEnd::Orderly)),
-                Poll::Ready(Err(_)) => return Err(self.server_ended(ServerEnd::Broken)),
+                Poll::Ready(Ok(0) | Err(_)) => return Err(self.server_ended()),
             }
         }
     }

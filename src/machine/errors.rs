@@ -64,6 +64,10 @@ impl Machine<'_> {
     fn own_request_failed(&mut self, io: &mut Buffers<'_>, body: &[u8], fatal: bool) -> Result<MessageAction, End> {
         let code = backend::error_field(body, b'C').unwrap_or_default();
         match self.phase {
+            // A pooler in front of the server has lost it, and perhaps the answers.
+            Phase::Preparing { .. } if fatal && code.starts_with(sqlstate::CONNECTION_EXCEPTIONS.as_bytes()) => {
+                return Err(End::ServerLost { told: false });
+            }
             // It stands in place of the answer to our own message: the server has not come to the client's, and discards
             // it.
             Phase::Preparing { left } if fatal || self.preparation.failed(left, code, self.context.statements) => {

@@ -1,7 +1,7 @@
 //! Server to client: walks the server's messages, notes what they say, and marks what the client gets.
 
 use super::own_queries::Question;
-use super::{Buffers, End, Machine, Phase, ServerEnd, buffer_for_client, flush_forwarded};
+use super::{Buffers, End, Machine, Phase, buffer_for_client, flush_forwarded};
 use crate::config::Mode;
 use crate::track::plan_settings::{self, PlannedUnder};
 use crate::track::server_state::Reports;
@@ -123,7 +123,7 @@ impl Machine<'_> {
             let head = match head(bytes, frame::BACKEND_LIMIT) {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(progress),
-                Err(_) => return Err(self.server_ended(io, ServerEnd::Broken)),
+                Err(_) => return Err(self.server_ended(io)),
             };
             if matches!(head.tag, backend::DATA_ROW | frontend::COPY_DATA) && !self.reads_rows() {
                 let rows = frame::run(bytes, head.tag, frame::BACKEND_LIMIT);
@@ -337,7 +337,7 @@ impl Machine<'_> {
     fn parameter(&mut self, io: &mut Buffers<'_>, body: &[u8], action: MessageAction) -> Result<MessageAction, End> {
         let Some((name, value)) = backend::parameter_status(body) else { return Ok(action) };
         if !self.server.params.has_room_for(name, value) {
-            return Err(self.server_ended(io, ServerEnd::Broken));
+            return Err(self.server_ended(io));
         }
         let changed = self.server.params.set(name, value);
         if changed && !self.is_preparing() && plan_settings::is_read_by_plans(name) {

@@ -61,7 +61,7 @@ pub use context::{Buffers, Context};
 pub(crate) use counts::Counts;
 use first_bytes::FirstBytes;
 use from_server::ServerStream;
-pub use outcome::{End, MachineResult, Next, ServerEnd};
+pub use outcome::{End, MachineResult, Next};
 use own_queries::Question;
 use portals::Portal;
 use preparation::Preparation;
@@ -296,13 +296,14 @@ impl<'a> Machine<'a> {
 
     /// The connection has ended.
     ///
-    /// At most once: the client's work goes to another connection only on proof that the server has not come to it. An
-    /// orderly end is one while messages in front of it have not been answered, since the server answers in order.
-    pub fn server_ended(&mut self, io: &mut Buffers<'_>, how: ServerEnd) -> End {
+    /// At most once: the client's work goes to another connection only on proof that the server has not come to it. The end of the
+    /// stream is none, however orderly: whatever forwards connections ends them so as well when it is gone itself, with the server's
+    /// answers. A server that ends a session says why, which is read before its end.
+    pub fn server_ended(&mut self, io: &mut Buffers<'_>) -> End {
         if matches!(self.phase, Phase::Leaving) {
             return self.client_stream.farewell();
         }
-        if self.is_unsent() || (self.is_preparing() && how == ServerEnd::Orderly) {
+        if self.is_unsent() {
             self.give_up(io)
         } else if self.owes_nothing(io) {
             // What the client has set goes along to the next one.

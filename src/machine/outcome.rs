@@ -22,15 +22,6 @@ pub enum End {
     Stale,
 }
 
-/// Ends of a server connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerEnd {
-    /// With an orderly end of the stream, read behind all that the server has said.
-    Orderly,
-    /// In another way, which proves nothing about what the server has done.
-    Broken,
-}
-
 /// Next step between two messages.
 #[derive(Debug)]
 pub enum Next {

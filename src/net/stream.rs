@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::io::Errno;
 use rustix::net::{SocketAddrAny, SocketAddrUnix, getpeername, getsockname, sockopt as net_sockopt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, UnixStream};
 
 use super::byte_stream::ByteStream;
 use super::namespace::PeerProcess;
@@ -52,12 +52,22 @@ pub(crate) enum Peer {
 }
 
 impl Stream {
-    /// Connects to a TCP address.
+    /// Connects to a TCP address. Until [`Self::take_up`] a close resets the connection: one that is not used leaves no TIME_WAIT.
     ///
     /// # Errors
     /// The system's.
     pub(crate) async fn connect_tcp(to: SocketAddr) -> io::Result<Self> {
-        Ok(Socket::tcp(TcpStream::connect(to).await?.into_std()?.into())?.into())
+        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_zero_linger()?;
+        Ok(Socket::tcp(socket.connect(to).await?.into_std()?.into())?.into())
+    }
+
+    /// Makes the coming close of one that has connected an orderly one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn take_up(&self) -> io::Result<()> {
+        if self.is_tcp() { Ok(net_sockopt::set_socket_linger(self.socket.fd()?, None)?) } else { Ok(()) }
     }
 
     /// Connects to a unix socket.

@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::cancel_gate::CancelGuard;
 use super::close::Closed;
+use super::counters::Counters;
 use super::server_conn::BackendKey;
 use super::server_side::ServerSide;
 use crate::net::{Conn, Stream};
@@ -33,31 +35,44 @@ pub(crate) async fn send(server_side: &ServerSide, key: &BackendKey, gate: Cance
 async fn send_now(server_side: &ServerSide, key: &BackendKey) {
     let ServerSide { counters, buffers, .. } = server_side;
     counters.cancels.add();
-    let request = async {
-        let mut stream = key.address.connect().await.inspect_err(|error| counters.fail_to_connect(error))?;
-        let by_us = |stream: &Stream| {
-            if Closed::by_us(stream) == Closed::First {
-                counters.time_waits.add();
-            }
-        };
-        if let Some(server_tls) = &key.server_tls
-            && let Err(error) = server_tls.start(&mut stream).await
-        {
-            // The secret does not go out in clear text where the session itself was encrypted.
-            by_us(&stream);
-            return Err(io::Error::other(format!("{error:?}")));
+    let deadline = Instant::now() + CANCEL_TIMEOUT;
+    let failed = |error: io::Error| debug!(pid = key.pid, %error, "a cancel request failed");
+    let mut stream = match in_time(deadline, key.address.connect()).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            counters.fail_to_connect(&error);
+            return failed(error);
         }
-        let mut conn = Conn::new(stream, Arc::clone(buffers));
-        frontend::put_cancel(&mut conn.output, key.pid, &key.secret);
-        conn.flush().await?;
-        if tokio::time::timeout(CANCEL_TIMEOUT / 2, conn.drain()).await.is_err() {
-            by_us(conn.stream());
-        }
-        io::Result::Ok(())
     };
-    match tokio::time::timeout(CANCEL_TIMEOUT, request).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(pid = key.pid, %error, "a cancel request failed"),
-        Err(_) => debug!(pid = key.pid, "a cancel request timed out"),
+    if let Some(server_tls) = &key.server_tls {
+        let start =
+            async { server_tls.start(&mut stream).await.map_err(|error| io::Error::other(format!("{error:?}"))) };
+        if let Err(error) = in_time(deadline, start).await {
+            // The secret does not go out in clear text where the session itself was encrypted.
+            close(counters, &stream);
+            return failed(error);
+        }
     }
+    let mut conn = Conn::new(stream, Arc::clone(buffers));
+    frontend::put_cancel(&mut conn.output, key.pid, &key.secret);
+    let tell = async {
+        conn.flush().await?;
+        conn.drain().await;
+        Ok(())
+    };
+    if let Err(error) = in_time(deadline, tell).await {
+        close(counters, conn.stream());
+        failed(error);
+    }
+}
+
+/// Closes the connection of a request, of which the server has not closed its side.
+fn close(counters: &Counters, stream: &Stream) {
+    if Closed::by_us(stream) == Closed::First {
+        counters.time_waits.add();
+    }
+}
+
+async fn in_time<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout_at(deadline, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

@@ -111,7 +111,7 @@ impl ConnInfo {
     }
 }
 
-/// The open connections of a pool, by number.
+/// Open connections, by number: those of a pool, or those that belong to none.
 #[derive(Debug, Default)]
 pub(crate) struct ConnInfos(Mutex<BTreeMap<u64, Weak<ConnInfo>>>);
 

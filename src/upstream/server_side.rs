@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::active_config::ActiveConfig;
 use super::capacity::Capacity;
+use super::conn_info::ConnInfos;
 use super::counters::Counters;
 use super::login_limits::LoginLimits;
 use super::loops::LocalBackends;
@@ -49,12 +50,14 @@ pub(crate) struct ServerSide {
     pub session_codes: SessionCodes,
     /// Backends on this machine, some of which may be clients as well.
     pub local_backends: LocalBackends,
+    /// Connections that belong to one client each, and to no pool.
+    pub dedicated: ConnInfos,
     /// Storage for bytes that are under way.
     pub buffers: Arc<BufferPool>,
     /// Numbers for prepared statements.
     pub(super) statement_ids: Arc<StatementIds>,
     /// Numbers for connections.
-    pub(super) conn_ids: ConnIds,
+    pub conn_ids: ConnIds,
 }
 
 /// Numbers for connections, unique in the process.
@@ -63,7 +66,7 @@ pub(crate) struct ConnIds(AtomicU64);
 
 impl ConnIds {
     /// The next number, higher than all before.
-    pub(super) fn next(&self) -> u64 {
+    pub(crate) fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 }
@@ -93,6 +96,7 @@ impl ServerSide {
             pauses: PauseState::default(),
             session_codes: SessionCodes::new(Arc::clone(&statement_ids)),
             local_backends: LocalBackends::default(),
+            dedicated: ConnInfos::default(),
             buffers,
             statement_ids,
             conn_ids: ConnIds(AtomicU64::new(1)),

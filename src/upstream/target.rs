@@ -45,7 +45,11 @@ impl Address {
     /// The socket's.
     pub(crate) async fn connect(&self) -> io::Result<Stream> {
         match self {
-            Self::Tcp(address) => Stream::connect_tcp(*address).await,
+            Self::Tcp(address) => {
+                let stream = Stream::connect_tcp(*address).await?;
+                stream.take_up()?;
+                Ok(stream)
+            }
             Self::Unix(path) => Stream::connect_unix(path).await,
         }
     }
@@ -296,6 +300,7 @@ impl TargetHost {
                     None => self.look_up(name, *port).await?,
                 };
                 let (stream, address) = connect_any(&addresses, Stream::connect_tcp).await?;
+                stream.take_up()?;
                 Ok((stream, Address::Tcp(address)))
             }
         }
@@ -359,6 +364,33 @@ async fn connect_any<T: Send + 'static, F: Future<Output = io::Result<T>> + Send
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn connections_that_are_not_used_are_reset() {
+        let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let addresses = [0, 1].map(|at: usize| listeners[at].local_addr().expect("an address"));
+        // The first one has connected too by the time the second one wins.
+        let connect = |address| async move {
+            let stream = Stream::connect_tcp(address).await;
+            if address == addresses[0] {
+                sleep(Duration::from_secs(60)).await;
+            }
+            stream
+        };
+        let (stream, address) = connect_any(&addresses, connect).await.expect("a connection");
+        assert_eq!(address, addresses[1]);
+        stream.take_up().expect("taken up");
+        let [first, second] = listeners.map(|listener| {
+            tokio::task::spawn_blocking(move || {
+                let (mut theirs, _) = listener.accept().expect("a connection");
+                theirs.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+                std::io::Read::read(&mut theirs, &mut [0]).map_err(|error| error.kind())
+            })
+        });
+        assert_eq!(first.await.expect("read"), Err(io::ErrorKind::ConnectionReset));
+        drop(stream);
+        assert_eq!(second.await.expect("read"), Ok(0), "ends in order");
+    }
 
     #[test]
     fn servers_are_what_they_report() {

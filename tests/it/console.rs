@@ -527,3 +527,15 @@ fn what_makes_no_sense_is_refused() {
     copying.send(&password("x"));
     assert_eq!(copying.read_to_end()[0].field(b'C'), "08P01");
 }
+
+#[test]
+fn a_database_that_only_a_refused_client_has_named_is_not_known() {
+    let postgres = Postgres::shared();
+    let ferry = Pgferry::start(postgres, &[]);
+    let refused = ferry.raw().try_log_in(&[("user", "trust_user"), ("database", "mistyped")], "");
+    assert_eq!(refused.last().map(|error| error.field(b'C')), Some("3D000".into()), "{refused:?}");
+    let mut console = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
+    for verb in ["PAUSE", "KILL", "DISABLE", "ENABLE", "RESUME", "RECONNECT", "WAIT_CLOSE"] {
+        assert_eq!(console.error(&format!("{verb} mistyped")).field(b'C'), "3D000", "{verb}");
+    }
+}

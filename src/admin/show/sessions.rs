@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::name;
 use crate::admin::AdminState;
 use crate::admin::table::{Cell, Table, Type};
-use crate::client::session_handle::{Activity, SessionHandle};
+use crate::client::session_handle::{Activity, SessionHandle, SessionTarget};
 use crate::net::Peer;
 use crate::upstream::Pool;
 use crate::upstream::conn_info::ConnInfo;
@@ -63,13 +63,14 @@ fn server_ptr(id: u64) -> String {
     format!("s{id}")
 }
 
-/// All server connections, each with its pool.
-fn conn_infos(admin_state: &AdminState) -> Vec<(Arc<Pool>, Arc<ConnInfo>)> {
+/// All server connections, each with its pool if it has one.
+fn conn_infos(admin_state: &AdminState) -> Vec<(Option<Arc<Pool>>, Arc<ConnInfo>)> {
     let pools = admin_state.shared.pools.with_former();
-    pools
+    let pooled = pools
         .iter()
-        .flat_map(|pool| pool.conn_infos.all().into_iter().map(|conn_info| (Arc::clone(pool), conn_info)))
-        .collect()
+        .flat_map(|pool| pool.conn_infos.all().into_iter().map(|conn_info| (Some(Arc::clone(pool)), conn_info)));
+    let dedicated = admin_state.shared.server_side.dedicated.all();
+    pooled.chain(dedicated.into_iter().map(|conn_info| (None, conn_info))).collect()
 }
 
 pub(super) async fn clients(admin_state: &AdminState) -> Vec<Vec<Cell>> {
@@ -126,8 +127,14 @@ fn client(session: &SessionHandle, server_conn: Option<u64>) -> Vec<Cell> {
 pub(super) fn servers(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     let sessions: BTreeMap<u64, Arc<SessionHandle>> =
         admin_state.shared.sessions.all().into_iter().map(|session| (session.id, session)).collect();
-    let server = |(pool, conn_info): &(Arc<Pool>, Arc<ConnInfo>)| {
+    let server = |(pool, conn_info): &(Option<Arc<Pool>>, Arc<ConnInfo>)| {
         let client = conn_info.client().and_then(|id| sessions.get(&id));
+        let target = match (pool, client) {
+            (Some(pool), _) => SessionTarget::Pool(Arc::clone(pool)),
+            // Its client is just going.
+            (None, None) => return None,
+            (None, Some(client)) => client.target.clone(),
+        };
         let snapshot = client.map(|client| client.snapshot());
         let (address, port) = match &conn_info.remote {
             Address::Tcp(address) => (address.ip().to_string(), address.port()),
@@ -141,11 +148,11 @@ pub(super) fn servers(admin_state: &AdminState) -> Vec<Vec<Cell>> {
             "idle"
         };
         let requested = snapshot.as_ref().and_then(|snapshot| snapshot.requested);
-        vec![
+        Some(vec![
             "S".into(),
-            name(&pool.key.user).into(),
-            name(&pool.key.database).into(),
-            "none".into(),
+            name(target.user()).into(),
+            name(target.database()).into(),
+            target.replication().name().into(),
             state.into(),
             address.into(),
             u32::from(port).into(),
@@ -155,7 +162,7 @@ pub(super) fn servers(admin_state: &AdminState) -> Vec<Vec<Cell>> {
             requested.map_or_else(|| date(conn_info.opened), at).into(),
             Cell::Number(0),
             Cell::Number(0),
-            pool.must_close(conn_info).into(),
+            pool.as_ref().is_some_and(|pool| pool.must_close(conn_info)).into(),
             server_ptr(conn_info.id).into(),
             client.map_or_else(String::new, |client| client_ptr(client.id)).into(),
             conn_info.pid.unsigned_abs().into(),
@@ -163,9 +170,9 @@ pub(super) fn servers(admin_state: &AdminState) -> Vec<Vec<Cell>> {
             snapshot.map_or_else(String::new, |snapshot| snapshot.application_name).into(),
             conn_info.prepared().into(),
             conn_info.id.into(),
-        ]
+        ])
     };
-    conn_infos(admin_state).iter().map(server).collect()
+    conn_infos(admin_state).iter().filter_map(server).collect()
 }
 
 pub(super) async fn all_sockets(admin_state: &AdminState, active: bool) -> Vec<Vec<Cell>> {

@@ -393,7 +393,6 @@ enum TlsRetry {
 
 fn describe(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "Connection refused".into(),
         io::ErrorKind::AddrNotAvailable => "Cannot assign requested address (no ephemeral port is free)".into(),
         _ => error.to_string(),
     }

@@ -78,7 +78,8 @@ const ATTEMPTS: usize = 5;
 
 /// A client comes to a connection that has been used, the network fails, and the client sends its request. `None` if
 /// the request did not come to the network.
-fn attempt(place: &Place, setup: Setup, request: Request, token: &str, loses: State) -> Option<String> {
+fn attempt(place: &Place, setup: Setup, request: Request, token: &str, fails: (State, State)) -> Option<String> {
+    let (loses, ends) = fails;
     let network = Network::to(place.postgres.port);
     let ferry = setup.start_with(&network.url(), &[]);
     // Another client has been there, so that a reset is due.
@@ -110,7 +111,7 @@ fn attempt(place: &Place, setup: Setup, request: Request, token: &str, loses: St
     }
     // The answer is on its way when the row is there.
     std::thread::sleep(Duration::from_millis(20));
-    network.make(State::Reset);
+    network.make(ends);
     let (messages, ending) = answers(&mut raw, 1, PATIENCE);
     drop(raw);
     let (count, code) = (place.count(token), code(&messages));
@@ -126,15 +127,15 @@ fn attempt(place: &Place, setup: Setup, request: Request, token: &str, loses: St
     Some(if right { String::new() } else { told() })
 }
 
-fn under_failure(place: &Place, setup: Setup, request: Request, loses: State, findings: &mut Findings) {
+fn under_failure(place: &Place, setup: Setup, request: Request, fails: (State, State), findings: &mut Findings) {
     let found = (0..ATTEMPTS).find_map(|nth| {
-        let token = format!("{}, {setup:?}, {loses:?}, {nth}", request.0);
-        attempt(place, setup, request, &token, loses)
+        let token = format!("{}, {setup:?}, {fails:?}, {nth}", request.0);
+        attempt(place, setup, request, &token, fails)
     });
     match found {
         Some(finding) if finding.is_empty() => {}
         Some(finding) => findings.add(finding),
-        None => findings.add(format!("{}, {setup:?}, {loses:?}: the request never reaches the network", request.0)),
+        None => findings.add(format!("{}, {setup:?}, {fails:?}: the request never reaches the network", request.0)),
     }
 }
 
@@ -144,7 +145,20 @@ fn request_whose_answer_is_lost_before_a_reset_is_not_repeated() {
     let mut findings = Findings::default();
     for setup in SETUPS {
         for request in REQUESTS {
-            under_failure(&place, setup, request, State::LosesAnswers, &mut findings);
+            under_failure(&place, setup, request, (State::LosesAnswers, State::Reset), &mut findings);
+        }
+    }
+    findings.report();
+}
+
+/// What forwards connections closes them in order when it ends, and answers that it has not passed on are lost.
+#[test]
+fn request_whose_answer_is_lost_before_an_orderly_end_is_not_repeated() {
+    let place = Place::new();
+    let mut findings = Findings::default();
+    for setup in SETUPS {
+        for request in REQUESTS {
+            under_failure(&place, setup, request, (State::LosesAnswers, State::Closed), &mut findings);
         }
     }
     findings.report();
@@ -156,15 +170,15 @@ fn request_that_is_lost_before_a_reset_is_not_repeated() {
     let mut findings = Findings::default();
     for setup in [SESSION[0], TRANSACTION[0], TRANSACTION[4]] {
         for request in [REQUESTS[0], REQUESTS[1], REQUESTS[3]] {
-            under_failure(&place, setup, request, State::LosesRequests, &mut findings);
+            under_failure(&place, setup, request, (State::LosesRequests, State::Reset), &mut findings);
         }
     }
     findings.report();
 }
 
-/// Connections that ended in order while they were idle cost nothing: that is proof.
+/// Connections that the server has ended while they were idle cost nothing: its last word is proof.
 #[test]
-fn request_to_a_connection_that_was_closed_in_order_is_carried_out_once() {
+fn request_to_a_connection_that_the_server_has_ended_is_carried_out_once() {
     let place = Place::new();
     let mut findings = Findings::default();
     for setup in SETUPS {

@@ -27,6 +27,7 @@ mod order_of_settings;
 mod other_settings;
 mod redefined_elsewhere;
 mod refused_pipelines;
+mod replication;
 mod roles;
 mod script;
 mod sequences;

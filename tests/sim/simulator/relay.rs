@@ -7,12 +7,12 @@ use std::task::Poll;
 use pgferry::internals::config::Mode;
 use pgferry::internals::machine::plain_request::{PlainProgress, PlainRequest};
 use pgferry::internals::machine::preparation::Preparation;
-use pgferry::internals::machine::{self, Buffers, Machine, MachineResult, Next, ServerEnd};
+use pgferry::internals::machine::{self, Buffers, Machine, MachineResult, Next};
 use pgferry::internals::track::ClientState;
 
 use super::cancel;
 use super::link::Link;
-use super::wire::{Broken, Conn, end_of};
+use super::wire::{Broken, Conn};
 use super::world::World;
 use crate::model::BackendId;
 
@@ -271,21 +271,21 @@ impl<'a> Relay<'a> {
             self.machine.on_sent();
         }
         if self.machine.is_unsent() {
-            return Err(self.server_ended(ServerEnd::Broken));
+            return Err(self.server_ended());
         }
         self.takes_no_more = true;
         self.machine.server_takes_no_more();
         Ok(())
     }
 
-    fn server_ended(&mut self, how: ServerEnd) -> End {
+    fn server_ended(&mut self) -> End {
         let number = self.server.number();
-        self.world.tell(|| format!("link {number} has ended: {how:?}"));
+        self.world.tell(|| format!("link {number} has ended"));
         if self.server.flushed() > 0 {
             self.machine.on_sent();
         }
         let (machine, mut io) = self.parts();
-        machine.server_ended(&mut io, how).into()
+        machine.server_ended(&mut io).into()
     }
 
     fn poll_down(&mut self) -> Result<bool, End> {
@@ -323,10 +323,7 @@ impl<'a> Relay<'a> {
                     return Ok(progress);
                 }
                 Poll::Ready(Ok(1..)) => progress = true,
-                Poll::Ready(ended) => {
-                    let how = end_of(ended).unwrap_or(ServerEnd::Orderly);
-                    return Err(self.server_ended(how));
-                }
+                Poll::Ready(Ok(0) | Err(Broken)) => return Err(self.server_ended()),
             }
         }
     }

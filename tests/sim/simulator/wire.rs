@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use pgferry::internals::buffer::Buffer;
-use pgferry::internals::machine::ServerEnd;
 
 use super::world::{TaskId, World};
 use crate::model::BackendId;
@@ -287,14 +286,5 @@ impl Conn {
         match self.peer {
             Peer::Client(number) | Peer::Server(number) => number,
         }
-    }
-}
-
-/// How a connection's end looks to pgferry.
-pub fn end_of(filled: Result<usize, Broken>) -> Option<ServerEnd> {
-    match filled {
-        Ok(0) => Some(ServerEnd::Orderly),
-        Ok(_) => None,
-        Err(Broken) => Some(ServerEnd::Broken),
     }
 }

@@ -1,0 +1,92 @@
+//! Connections for replication, on which SQL runs as well: what ends in the middle of a message, and what still comes behind an end.
+
+use super::script::{Findings, SESSION, TRANSACTION};
+use crate::harness::protocol_client::{query, startup, tags};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
+
+fn replicates(mut raw: ProtocolClient) -> ProtocolClient {
+    raw.send(&startup(&[("user", "trust_user"), ("database", "postgres"), ("replication", "database")]));
+    assert!(tags(&raw.until_ready()).ends_with('Z'));
+    raw
+}
+
+fn walsenders(postgres: &Postgres) -> String {
+    postgres.sql("select count(*) from pg_stat_activity where backend_type = 'walsender'")
+}
+
+#[test]
+fn statement_that_a_replication_client_did_not_finish_is_not_carried_out() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create table half_rows (a int)");
+    let mut findings = Findings::default();
+    for setup in [SESSION[0], TRANSACTION[0]] {
+        let ferry = setup.start(&postgres);
+        for missing in [1, 2, 3, 5] {
+            let mut raw = replicates(ferry.raw());
+            let last = query("insert into half_rows values (1) --xxxxxxxxxx");
+            raw.send(&last[..last.len() - missing]);
+            drop(raw);
+            eventually("the connection has ended", || walsenders(&postgres) == "0");
+            let rows = postgres.sql("select count(*) from half_rows");
+            if rows != "0" {
+                findings.add(format!("{rows} rows of a query without its last {missing} bytes ({setup:?})"));
+                postgres.sql("truncate half_rows");
+            }
+        }
+        ferry.give_up();
+    }
+    findings.report();
+}
+
+#[test]
+fn replication_client_that_sends_no_more_gets_its_answers() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Pgferry::start(&postgres, &[]);
+    let answers = |raw: ProtocolClient| {
+        let mut raw = replicates(raw);
+        raw.send(&[query("select pg_sleep(0.1)"), query("select 7")].concat());
+        raw.end();
+        tags(&raw.read_to_end())
+    };
+    assert_eq!(answers(ProtocolClient::tcp(postgres.port)), "TDCZTDCZ");
+    assert_eq!(answers(ferry.raw()), "TDCZTDCZ");
+    eventually("the connection has ended", || walsenders(&postgres) == "0");
+}
+
+/// A message of the server's of which a client has had part, when its session is killed.
+#[test]
+fn error_of_pgferrys_own_does_not_end_up_in_a_message_of_the_servers() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Pgferry::start(&postgres, &[]);
+    let mut raw = replicates(ferry.raw());
+    // One row that is longer than what sockets hold.
+    raw.send(&query("select repeat('x', 20000000)"));
+    let mut console = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
+    let rows = console.query("show clients");
+    let is_replication = |row: &&crate::harness::Message| row.tag == b'D' && row.columns()[3] == "logical";
+    let id = rows.iter().find(is_replication).map(|row| row.columns()[20].clone()).expect("the client");
+    eventually("part of the row is there", || raw.byte() == b'D');
+    console.query(&format!("kill_client {id}"));
+    let rest = raw.drain();
+    let all_x = rest.iter().skip(10).all(|byte| *byte == b'x');
+    assert!(all_x, "{} bytes, the last of them {:?}", rest.len(), &rest[rest.len().saturating_sub(60)..]);
+}
+
+#[test]
+fn replication_is_among_the_servers_that_the_console_shows() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Pgferry::start(&postgres, &[]);
+    let mut console = ProtocolClient::logged_in(ferry.raw(), "u", "pgferry");
+    let mut rows = |what: &str| -> Vec<Vec<String>> {
+        let rows = console.query(&format!("show {what}"));
+        rows.iter().filter(|row| row.tag == b'D').map(crate::harness::Message::columns).collect()
+    };
+    let raw = replicates(ferry.raw());
+    let [server] = <[_; 1]>::try_from(rows("servers")).expect("one server connection");
+    assert_eq!(server[1..5], ["trust_user", "postgres", "logical", "active"], "{server:?}");
+    let clients = rows("clients");
+    let client = clients.iter().find(|client| client[3] == "logical").expect("the client");
+    assert_eq!((&client[15], &server[15]), (&server[14], &client[14]), "each names the other");
+    drop(raw);
+    eventually("it is gone", || rows("servers").is_empty());
+}
