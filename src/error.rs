@@ -136,11 +136,11 @@ impl ClientError {
         Self::violation(format!("invalid frontend message type {tag}"))
     }
 
-    /// The upstream's `ErrorResponse` in `frame`, as one that ends the connection.
+    /// The upstream's `ErrorResponse` in `frame`, as one that ends the connection, with `hint` if it has none.
     #[must_use]
-    pub fn upstream_fatal(frame: &[u8]) -> Self {
+    pub fn upstream_fatal(frame: &[u8], hint: Option<&str>) -> Self {
         let mut fatal = Vec::new();
-        backend::put_error_as_fatal(&mut fatal, frame.get(HEADER_BYTES..).unwrap_or_default());
+        backend::put_error_as_fatal(&mut fatal, frame.get(HEADER_BYTES..).unwrap_or_default(), hint);
         Self::Server(fatal.into())
     }
 

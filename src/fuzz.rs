@@ -259,7 +259,7 @@ pub fn messages(bytes: &[u8]) {
     let _ = backend::command_tag(body);
     let _ = backend::key_data(body);
     let mut out = Vec::new();
-    backend::put_error_as_fatal(&mut out, body);
+    backend::put_error_as_fatal(&mut out, body, None);
     let _ = backend::values(body);
     let _ = backend::shape(body);
     let _ = message_target::target_of(field, body);

@@ -91,7 +91,7 @@ async fn try_settings(
         let _ = tokio::time::timeout(limit, own_statements::query(&mut lease, &mut pipeline, b"ROLLBACK")).await;
     }
     let Some(clean) = Clean::prove(&pipeline, Pins::empty()) else {
-        return refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error)));
+        return refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error, None)));
     };
     if refused.is_none() {
         if let Some(settings) = settings {
@@ -105,5 +105,5 @@ async fn try_settings(
         lease.state.used = lease.state.used.and(OWN_USE, 0);
         lease.release(clean, Instant::now());
     }
-    refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error)))
+    refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error, None)))
 }

@@ -3,13 +3,17 @@
 use super::from_server::{MessageAction, message};
 use super::own_queries::Question;
 use super::session_sync::SEQUENCE_HINT;
-use super::{Buffers, End, Machine, Phase, buffer_for_client, flush_forwarded, refused};
-use crate::error::sqlstate;
+use super::{Buffers, End, Machine, Phase, buffer_for_client, flush_forwarded};
+use crate::error::{ClientError, sqlstate};
 use crate::track::statements::PREFIX;
 use crate::track::text_edit::Positions;
 use crate::track::transaction_block::IDLE;
 use crate::track::{Request, ResponseAction};
 use crate::wire::{backend, frame, frontend};
+
+/// Hint for clients with a setting that is not valid any more.
+const SETTING_HINT: &str = "pgferry sets what the session has set anew on each connection, and the server does not accept it any more: \
+    connect again and set another value, or use pool_mode = \"session\".";
 
 impl Machine<'_> {
     /// Notes an error.
@@ -90,8 +94,9 @@ impl Machine<'_> {
                 self.phase = Phase::Asking(Question::CancelledCorrection { status: IDLE, again });
             }
             Phase::Preparing { .. } | Phase::Asking(Question::Correction { .. }) => {
-                // The client's settings can't be had.
-                return Err(refused(&own_error(io, body).into()));
+                // The client's settings can't be had. If it had them before, it does not know that they are set anew.
+                let hint = (self.client.work > 1).then_some(SETTING_HINT);
+                return Err(End::Refuse(ClientError::upstream_fatal(&own_error(io, body), hint)));
             }
             _ => {}
         }

@@ -47,10 +47,7 @@ mod statements;
 mod unnamed;
 mod work_outcome;
 
-use std::sync::Arc;
-
 use crate::config::Mode;
-use crate::error::ClientError;
 use crate::track::params::ServerParams;
 use crate::track::sequences::Sequences;
 use crate::track::server_state::CloseMethod;
@@ -470,9 +467,4 @@ fn buffer_for_client(io: &mut Buffers<'_>) {
     io.to_client.extend_from_slice(unsent);
     let n = unsent.len();
     io.from_server.sent(n);
-}
-
-/// The error in front of the client's own answers that a refused preparation comes to.
-fn refused(error: &Arc<[u8]>) -> End {
-    End::Refuse(ClientError::upstream_fatal(error))
 }

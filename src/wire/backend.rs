@@ -316,9 +316,9 @@ fn put_fields(out: &mut Vec<u8>, tag: u8, fields: &[(u8, &str)]) {
 }
 
 /// Appends the error in `body` as one that ends the connection: as PostgreSQL reports it when a setting in a startup
-/// packet is refused, where a `SET` would get an ERROR.
-pub(crate) fn put_error_as_fatal(out: &mut Vec<u8>, body: &[u8]) {
-    put_error_with(out, body, None, |kind, value| match kind {
+/// packet is refused, where a `SET` would get an ERROR. It gets `hint` if it has none.
+pub(crate) fn put_error_as_fatal(out: &mut Vec<u8>, body: &[u8], hint: Option<&str>) {
+    put_error_with(out, body, hint, |kind, value| match kind {
         b'S' | b'V' => b"FATAL".to_vec(),
         _ => value.to_vec(),
     });
@@ -378,7 +378,7 @@ mod tests {
         let mut expected = Vec::new();
         put_error(&mut expected, &[(b'S', "FATAL"), (b'V', "FATAL"), (b'C', "22023"), (b'M', "bad"), (b'H', "try")]);
         let mut out = Vec::new();
-        put_error_as_fatal(&mut out, &error[5..]);
+        put_error_as_fatal(&mut out, &error[5..], None);
         assert_eq!(out, expected);
     }
 
@@ -392,7 +392,7 @@ mod tests {
             let _ = key_data(&body);
             let _ = values(&body);
             let _ = shape(&body);
-            put_error_as_fatal(&mut Vec::new(), &body);
+            put_error_as_fatal(&mut Vec::new(), &body, Some("try"));
         }
     }
 }

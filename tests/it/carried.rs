@@ -348,6 +348,7 @@ fn a_setting_that_the_server_refuses_later_harms_nobody_else() {
     postgres.sql("drop text search configuration public.ours");
     let refused = one.query("select 1");
     assert_eq!(error(&refused).field(b'C'), "22023", "{refused:?}");
+    assert!(error(&refused).field(b'H').contains("anew on each connection"), "{refused:?}");
     assert_eq!(two.value("show default_text_search_config"), "pg_catalog.english");
     assert_eq!(postgres.backends(), 1, "and the connection is used again");
 }

@@ -87,7 +87,14 @@ fn step(random: &mut Random) -> (Vec<u8>, bool) {
             "create temp table tt (a int)",
             "drop table tt",
         ])),
-        19 => pins(random.pick(&["listen x", "unlisten x", "unlisten *", "set role limited", "reset role"])),
+        19 => pins(random.pick(&[
+            "listen x",
+            "unlisten x",
+            "unlisten *",
+            "set role limited",
+            "reset role",
+            "select set_config('role', 'limited', false)",
+        ])),
         20 => pins(random.pick(&[
             "select pg_try_advisory_lock(5)",
             "select pg_advisory_unlock(5)",

@@ -260,6 +260,10 @@ impl Generator {
             b"E\0\0\0\x05\0",
             b"P\0\0\0\x07xxx",
             b"Q\0\0\0\x08abcd",
+            b"H\0\0\0\x05x",
+            b"P\0\0\0\x11\0select 1\0\0\0x",
+            b"P\0\0\0\x12a\0select 1\0\0\0x",
+            b"C\0\0\0\x08Sa\0x",
         ]);
         Message::Raw(bytes.to_vec())
     }

@@ -197,7 +197,7 @@ impl Pool {
                     let Some((name, value)) = backend::parameter_status(message.body()) else { continue };
                     params.set(name, value);
                 }
-                backend::ERROR => return Err(ClientError::upstream_fatal(message.bytes)),
+                backend::ERROR => return Err(ClientError::upstream_fatal(message.bytes, None)),
                 b'K' => pid = backend::key_data(message.body()).map_or(0, |(pid, _)| pid),
                 _ => {}
             }

@@ -143,7 +143,7 @@ async fn try_settings(mut link: Link, unknown: &RequestedParams) -> Result<(), C
         link.state.used = link.state.used.and(NO_CLIENT, 0);
         link.release(clean);
     }
-    refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error)))
+    refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error, None)))
 }
 
 impl Session {
