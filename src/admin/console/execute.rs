@@ -195,7 +195,8 @@ fn known(admin_state: &AdminState, database: Option<&str>) -> Result<(), ClientE
     let configured = config.settings.load().databases.contains_key(name.as_bytes());
     let switched = pauses.of(name.as_bytes()) != crate::upstream::pause::DatabaseState::default();
     // A client that has not been let in may have named anything.
-    let seen = roles.all_stats().iter().any(|((database, _), stats)| database == name.as_bytes() && stats.logins() > 0);
+    let seen =
+        roles.all_stats().iter().any(|((database, _), stats)| database == name.as_bytes() && stats.logins().get() > 0);
     let mine =
         |target: &SessionTarget| !matches!(target, SessionTarget::Console(_)) && target.database() == name.as_bytes();
     let seen = seen || admin_state.shared.sessions.all().iter().any(|session| mine(&session.target));
