@@ -295,7 +295,7 @@ fn the_image_is_built_of_what_docker_sees() {
         ignored
             .lines()
             .filter(|line| covers(line.trim_start_matches('!')))
-            .last()
+            .next_back()
             .is_none_or(|line| line.starts_with('!'))
     };
     let (mut used, file) = (0, read("Dockerfile"));
