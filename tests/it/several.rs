@@ -307,6 +307,9 @@ fn a_name_is_looked_up_again_and_old_addresses_are_left() {
     eventually("it was looked up again", || shown(&mut guest).contains("127.0.0.3"));
     assert!(!log().contains("no longer"), "another order means nothing: {}", log());
     assert_eq!(session().value("select pg_backend_pid()"), pid);
+    // What the name has stood for is known through a reload.
+    crate::harness::signal(child.id(), Signal::SIGHUP);
+    eventually("the settings are read again", || log().contains("settings reloaded"));
     name(&[other]);
     eventually("the address that is gone is left", || session().value(where_to) == other);
     eventually("it is logged", || log().contains(&format!("no longer resolves to [{first}:")));
