@@ -292,11 +292,7 @@ fn the_image_is_built_of_what_docker_sees() {
     let is_seen = |path: &str| {
         let covers =
             |pattern: &str| path == pattern || path.starts_with(&format!("{}/", pattern.trim_end_matches("/*")));
-        ignored
-            .lines()
-            .filter(|line| covers(line.trim_start_matches('!')))
-            .last()
-            .is_none_or(|line| line.starts_with('!'))
+        ignored.lines().rfind(|line| covers(line.trim_start_matches('!'))).is_none_or(|line| line.starts_with('!'))
     };
     let (mut used, file) = (0, read("Dockerfile"));
     let steps = file.lines().filter(|line| !line.starts_with('#') && !line.contains("--from="));
