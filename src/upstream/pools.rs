@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::close::CloseReason;
 use super::conn_info::ConnInfo;
 use super::dial::DialError;
+use super::occupancy::Room;
 use super::pool::neighbours::Neighbours;
 use super::pool::{Pool, PoolKey};
 use super::role_auth::{RoleAuth, Succession};
@@ -23,6 +24,8 @@ struct FormerPool {
     pool: Arc<Pool>,
     /// Reason why its connections are closed.
     why: CloseReason,
+    /// Knowledge of the server that they are at.
+    room: Arc<Room>,
 }
 
 /// All pools, by key.
@@ -117,10 +120,15 @@ impl Pools {
         pools
     }
 
-    /// Number of connections that the pools of `upstream_target` have.
+    /// Number of connections to the server of `upstream_target`, those of former pools included.
     #[must_use]
     pub(crate) fn connections_at(&self, upstream_target: &Arc<UpstreamTarget>) -> usize {
-        self.at(upstream_target).iter().map(|pool| pool.connections()).sum()
+        let mut pools = self.at(upstream_target);
+        let former = lock(&self.former);
+        let there = former.iter().filter(|former| Arc::ptr_eq(&former.room, &upstream_target.room));
+        pools.extend(there.map(|former| Arc::clone(&former.pool)));
+        drop(former);
+        pools.iter().map(|pool| pool.connections()).sum()
     }
 
     /// Number of pools.
@@ -180,12 +188,16 @@ impl Pools {
             let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
             keys.iter().filter_map(|key| pools.remove(key)).collect()
         };
-        self.set_aside(former, CloseReason::Identity);
+        self.set_aside(former, CloseReason::Identity, &self.server_side.config.upstream_targets());
     }
 
-    /// Has the connections of `pools`, which clients no longer find, closed as they come free.
-    fn set_aside(&self, pools: Vec<Arc<Pool>>, why: CloseReason) {
-        lock(&self.former).extend(pools.iter().map(|pool| FormerPool { pool: Arc::clone(pool), why }));
+    /// Has the connections of `pools`, which clients no longer find and which went to `targets`, closed as they come free.
+    fn set_aside(&self, pools: Vec<Arc<Pool>>, why: CloseReason, targets: &UpstreamTargets) {
+        let former = |pool: &Arc<Pool>| {
+            let room = Arc::clone(&targets.of(&pool.key.database).room);
+            FormerPool { pool: Arc::clone(pool), why, room }
+        };
+        lock(&self.former).extend(pools.iter().map(former));
         for pool in pools {
             pool.close_unused(why);
         }
@@ -252,6 +264,7 @@ impl Pools {
     /// Applies the settings in force after `old`: new sizes, `upstream_targets`, and new connections where the upstream changed.
     pub(crate) fn apply(&self, old: &Settings, upstream_targets: UpstreamTargets) {
         let ServerSide { config, roles, logins, quotas, .. } = &*self.server_side;
+        let former_targets = config.upstream_targets();
         config.redirect(upstream_targets);
         let new = config.settings.load_full();
         if new.routes() != old.routes() || new.auth.rules != old.auth.rules || new.auth.users != old.auth.users {
@@ -259,7 +272,7 @@ impl Pools {
             roles.forget_auths();
             // Sessions move to new pools when they are between two pieces of work.
             let outdated = std::mem::take(&mut *lock(&self.by_key));
-            self.set_aside(outdated.into_values().collect(), CloseReason::Reload);
+            self.set_aside(outdated.into_values().collect(), CloseReason::Reload, &former_targets);
         }
         self.fit_to_servers();
         logins.resize(new.pool.max_connecting);

@@ -16,7 +16,9 @@ use super::credentials::Credentials;
 use super::occupancy::Room;
 use super::server_tls::ServerTls;
 use crate::config::socket_path::socket_path;
-use crate::config::{Binding, Host, Negotiation, RequireAuth, Settings, SslMode, TargetSessionAttrs, Upstream};
+use crate::config::{
+    Binding, Endpoint, Host, Negotiation, RequireAuth, Settings, SslMode, TargetSessionAttrs, Upstream,
+};
 use crate::lock::lock;
 use crate::net::{Stream, tls};
 use crate::offload::SerialExecutor;
@@ -129,7 +131,7 @@ pub(crate) struct UpstreamTarget {
     /// True if the endpoints are tried in changing order.
     balance: bool,
     mode: SslMode,
-    /// The endpoint that was good last: it is tried first.
+    /// The endpoint that was good last, also before a reload: it is tried first.
     good: AtomicUsize,
     /// Knowledge of how full the server is, which a reload leaves as it is.
     pub room: Arc<Room>,
@@ -162,14 +164,17 @@ impl UpstreamTarget {
     /// When certificates can't be used: which, and why.
     pub(crate) fn new(settings: &Settings, former: Option<&UpstreamTargets>) -> Result<Self, String> {
         let upstream = &settings.upstream.url;
-        let same = former.into_iter().flat_map(UpstreamTargets::all).find(|former| former.is_at(upstream));
-        let endpoint = |endpoint: &crate::config::Endpoint| {
+        let former = former.map(UpstreamTargets::all).unwrap_or_default();
+        let same = former.iter().find(|former| former.is_at(upstream));
+        let known_hosts = || former.iter().flat_map(|former| &former.endpoints);
+        let endpoint = |endpoint: &Endpoint| {
+            let known = known_hosts().find(|known| known.is(endpoint));
             Ok(TargetHost {
                 host: endpoint.host.clone(),
                 credentials: Credentials::new(settings, &endpoint.host),
                 server_tls: server_tls(upstream, &endpoint.host)?,
                 address: endpoint.address,
-                looked_up: Arc::default(),
+                looked_up: known.map(|known| Arc::clone(&known.looked_up)).unwrap_or_default(),
                 looking_up: SerialExecutor::default(),
             })
         };
@@ -181,7 +186,7 @@ impl UpstreamTarget {
             require_auth: upstream.encryption.require_auth.clone(),
             balance: upstream.balance,
             mode: upstream.encryption.mode(),
-            good: AtomicUsize::new(0),
+            good: AtomicUsize::new(same.map_or(0, |former| former.good.load(Ordering::Relaxed))),
             room: same.map(|former| Arc::clone(&former.room)).unwrap_or_default(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
         })
@@ -189,9 +194,10 @@ impl UpstreamTarget {
 
     /// Returns whether its servers are those of `upstream`.
     fn is_at(&self, upstream: &Upstream) -> bool {
-        let own = self.endpoints.iter().map(|endpoint| (&endpoint.host, endpoint.address));
-        let others = upstream.endpoints.iter().map(|endpoint| (&endpoint.host, endpoint.address));
-        self.target == upstream.target && own.eq(others)
+        let (own, others) = (&self.endpoints, &upstream.endpoints);
+        self.target == upstream.target
+            && own.len() == others.len()
+            && own.iter().zip(others).all(|(own, other)| own.is(other))
     }
 
     /// The endpoints in the order in which they are tried: the one that was good last first. `number` makes the order
@@ -245,6 +251,11 @@ fn server_tls(upstream: &Upstream, host: &Host) -> Result<Option<Arc<ServerTls>>
 }
 
 impl TargetHost {
+    /// Returns whether it is the place that `endpoint` describes.
+    fn is(&self, endpoint: &Endpoint) -> bool {
+        (&self.host, self.address) == (&endpoint.host, endpoint.address)
+    }
+
     /// The host's name, how long ago it was looked up, and what it stood for; `None` before that.
     #[must_use]
     pub(crate) fn resolved(&self) -> Option<(String, Duration, Vec<SocketAddr>)> {
@@ -364,6 +375,28 @@ async fn connect_any<T: Send + 'static, F: Future<Output = io::Result<T>> + Send
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RawConfig;
+
+    #[test]
+    fn what_is_known_of_hosts_outlives_a_reload() {
+        let targets = |hosts: &str, former: Option<&UpstreamTargets>| {
+            let mut written = RawConfig::default();
+            written.file_text("f", &format!("upstream = \"postgres://{hosts}\"")).expect("good");
+            UpstreamTargets::new(&Settings::resolve(&written).expect("good"), former).expect("targets")
+        };
+        let former = targets("a,b,c", None);
+        former.of(b"d").is_good(1);
+        let looked_up = (Instant::now(), vec![SocketAddr::from(([127, 0, 0, 1], 5432))]);
+        *lock(&former.of(b"d").endpoints[2].looked_up) = Some(looked_up);
+        let same = targets("a,b,c", Some(&former));
+        assert_eq!(same.of(b"d").order(0), [1, 2, 0]);
+        let resolved = |targets: &UpstreamTargets, at: usize| targets.of(b"d").endpoints[at].resolved().is_some();
+        assert!(resolved(&same, 2) && !resolved(&same, 1));
+        let others = targets("b,c", Some(&former));
+        assert_eq!(others.of(b"d").order(0), [0, 1]);
+        assert!(resolved(&others, 1), "c is still the same");
+        assert!(!resolved(&targets("a,b,c:1", Some(&former)), 2), "another server");
+    }
 
     #[tokio::test]
     async fn connections_that_are_not_used_are_reset() {

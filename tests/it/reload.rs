@@ -180,6 +180,18 @@ fn connections_of_the_former_upstream_are_counted_as_they_close() {
 }
 
 #[test]
+fn connections_of_the_former_upstream_are_still_ours() {
+    let postgres = Postgres::start_with(&[]);
+    let filed = Filed::start(&postgres, "listen = \"HERE\"\npool_mode = \"transaction\"\n");
+    let (mut client, mut guest) = (filed.ferry.session(), filed.guest());
+    client.query("begin");
+    filed.write(&format!("{}pool_mode = \"transaction\"\n", moved(&postgres, 7)));
+    guest.query("RELOAD");
+    assert_eq!(guest.query("show capacity")[1].columns()[5], "1", "of which the server has as many less for others");
+    client.query("commit");
+}
+
+#[test]
 fn what_the_server_has_room_for_is_known_through_a_reload() {
     let postgres = Postgres::start_with(&["max_connections=30"]);
     let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction"]);
