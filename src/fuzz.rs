@@ -217,7 +217,7 @@ fn converse(machine: &mut Machine<'_>, io: &mut Buffers<'_>, mut rest: &[u8]) ->
             }
             io.from_server.sent(down);
             io.to_client.clear();
-            let up = !is_half_closed && !machine.holds_client() && machine.client_sent(io)?;
+            let up = !is_half_closed && !machine.holds_client() && machine.client_sent(io);
             if up {
                 continue;
             }

@@ -288,7 +288,7 @@ impl<'a> Relay<'a> {
                 return Ok(());
             }
             let (machine, mut io) = self.parts();
-            if machine.client_sent(&mut io)? {
+            if machine.client_sent(&mut io) {
                 self.vacate();
                 self.note_running(Instant::now);
                 continue;
@@ -312,7 +312,7 @@ impl<'a> Relay<'a> {
                 Poll::Ready(Ok(0)) if !self.client.stream().is_hung_up() => {
                     self.machine.client_ended();
                     let (machine, mut io) = self.parts();
-                    machine.client_sent(&mut io)?;
+                    machine.client_sent(&mut io);
                 }
                 Poll::Ready(Err(_) | Ok(0)) => return Err(End::ClientGone),
             }

@@ -2,7 +2,7 @@
 
 use super::client_stream::{ClientSide, Rest};
 use super::refused_unread::is_refused_unread;
-use super::{Buffers, End, Gate, Machine, Phase, flush_forwarded};
+use super::{Buffers, Gate, Machine, Phase, flush_forwarded};
 use crate::config::Mode;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target;
@@ -38,6 +38,17 @@ impl Incoming {
     }
 }
 
+/// Progress of the walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Something was taken, and more may follow.
+    On,
+    /// Something was taken or has ended, and nothing more is taken now.
+    Last,
+    /// Nothing was taken.
+    None,
+}
+
 /// Outcome of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -49,10 +60,7 @@ pub(super) enum Sent {
 
 impl Machine<'_> {
     /// Walks what the client has sent, and marks what may be sent on. Says whether that is anything.
-    ///
-    /// # Errors
-    /// How the machine ends.
-    pub fn client_sent(&mut self, io: &mut Buffers<'_>) -> Result<bool, End> {
+    pub fn client_sent(&mut self, io: &mut Buffers<'_>) -> bool {
         if !self.is_unsent() {
             return self.walk_client(io);
         }
@@ -63,81 +71,91 @@ impl Machine<'_> {
         progress
     }
 
-    fn walk_client(&mut self, io: &mut Buffers<'_>) -> Result<bool, End> {
+    fn walk_client(&mut self, io: &mut Buffers<'_>) -> bool {
         let mut progress = false;
         loop {
-            if !self.client_stream.is_between() {
-                progress |= self.take_rest(io);
-                if !self.client_stream.is_between() {
-                    self.client_stream.nothing_more();
-                    return Ok(progress);
-                }
-            }
-            if self.client_stream.client == ClientSide::Ended || io.to_server.len() > MAX_UNSENT_BYTES {
-                return Ok(progress);
-            }
-            let bytes = io.from_client.unparsed();
-            let head = match head(bytes, frame::FRONTEND_LIMIT) {
-                Ok(Some(head)) => head,
-                Ok(None) if self.breaks_copy(bytes) && self.may_pass(io, None) => {
-                    self.begin_header(io);
-                    progress = true;
-                    continue;
-                }
-                Ok(None) => {
-                    self.client_stream.nothing_more();
-                    return Ok(progress);
-                }
-                Err(bad) => {
-                    self.client_stream.violates(ClientError::violation(bad.to_string()));
-                    return Ok(true);
-                }
-            };
-            let request = Request::of(head);
-            if request == Some(Request::CopyData) && self.pipeline.copying_in() {
-                let rows = frame::run(bytes, head.tag, frame::FRONTEND_LIMIT);
-                if rows > 0 {
-                    io.from_client.parse(rows);
-                    self.pipeline.request(Request::CopyData, ResponseAction::Forward);
-                    progress = true;
-                    continue;
-                }
-            }
-            if !self.may_pass(io, request) {
-                return Ok(progress);
-            }
-            let Some(request) = request else {
-                if head.tag == frontend::TERMINATE {
-                    self.client_stream.client = ClientSide::Ended;
-                    return Ok(true);
-                }
-                self.client_stream.violates(ClientError::unknown_message(head.tag));
-                return Ok(true);
-            };
-            if self.pipeline.lost() && self.carries() && self.says_what_depends_on_names(request) {
-                self.client_stream.violates(ambiguous_copy());
-                return Ok(true);
-            }
-            // In a copy the server refuses whatever has no place there by its type.
-            let complete = self.pipeline.copying_in()
-                || message_target::is_complete_enough(head, io.from_client.unparsed(), self.context.max_text_bytes);
-            if !complete {
-                io.from_client.make_room(head.size);
-                self.client_stream.nothing_more();
-                return Ok(progress);
-            }
-            let incoming = Incoming { request, head, here: head.size.min(io.from_client.unparsed().len()) };
-            if self.forward(io, incoming) == Sent::Waits {
-                self.gate = Gate::Answers;
-                self.replay.part_was_sent();
-                return Ok(true);
-            }
-            progress = true;
-            if self.is_preparing() && request.ends_ready() {
-                // If the preparation fails, the server discards no more than this.
-                return Ok(true);
+            match self.take_step(io) {
+                Step::On => progress = true,
+                Step::Last => return true,
+                Step::None => return progress,
             }
         }
+    }
+
+    /// Goes one message further, or to the end of the one that it is in.
+    fn take_step(&mut self, io: &mut Buffers<'_>) -> Step {
+        if !self.client_stream.is_between() {
+            let taken = self.take_rest(io);
+            if self.client_stream.is_between() {
+                return Step::On;
+            }
+            self.client_stream.nothing_more();
+            return if taken { Step::Last } else { Step::None };
+        }
+        if self.client_stream.client == ClientSide::Ended || io.to_server.len() > MAX_UNSENT_BYTES {
+            return Step::None;
+        }
+        let bytes = io.from_client.unparsed();
+        match head(bytes, frame::FRONTEND_LIMIT) {
+            Ok(Some(head)) => self.take_message(io, head),
+            Ok(None) if self.breaks_copy(bytes) && self.may_pass(io, None) => {
+                self.begin_header(io);
+                Step::On
+            }
+            Ok(None) => {
+                self.client_stream.nothing_more();
+                Step::None
+            }
+            Err(bad) => {
+                self.client_stream.violates(ClientError::violation(bad.to_string()));
+                Step::Last
+            }
+        }
+    }
+
+    fn take_message(&mut self, io: &mut Buffers<'_>, head: Head) -> Step {
+        let bytes = io.from_client.unparsed();
+        let request = Request::of(head);
+        if request == Some(Request::CopyData) && self.pipeline.copying_in() {
+            let rows = frame::run(bytes, head.tag, frame::FRONTEND_LIMIT);
+            if rows > 0 {
+                io.from_client.parse(rows);
+                self.pipeline.request(Request::CopyData, ResponseAction::Forward);
+                return Step::On;
+            }
+        }
+        if !self.may_pass(io, request) {
+            return Step::None;
+        }
+        let Some(request) = request else {
+            if head.tag == frontend::TERMINATE {
+                self.client_stream.client = ClientSide::Ended;
+            } else {
+                self.client_stream.violates(ClientError::unknown_message(head.tag));
+            }
+            return Step::Last;
+        };
+        if self.pipeline.lost() && self.carries() && self.says_what_depends_on_names(request) {
+            self.client_stream.violates(ambiguous_copy());
+            return Step::Last;
+        }
+        // In a copy the server refuses whatever has no place there by its type.
+        let complete = self.pipeline.copying_in()
+            || message_target::is_complete_enough(head, io.from_client.unparsed(), self.context.max_text_bytes);
+        if !complete {
+            io.from_client.make_room(head.size);
+            self.client_stream.nothing_more();
+            return Step::None;
+        }
+        let incoming = Incoming { request, head, here: head.size.min(io.from_client.unparsed().len()) };
+        if self.forward(io, incoming) == Sent::Waits {
+            self.gate = Gate::Answers;
+            self.replay.part_was_sent();
+            return Step::Last;
+        }
+        // If the preparation fails, the server discards no more than up to here.
+        let is_enough = self.is_preparing() && request.ends_ready();
+        if is_enough { Step::Last } else { Step::On }
     }
 
     /// Returns whether a request may need messages of pgferry's own, with answers that could not be told from the client's.

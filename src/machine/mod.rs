@@ -209,7 +209,7 @@ impl<'a> Machine<'a> {
         }
         if together {
             self.first = FirstBytes::Unsent(Vec::new());
-            self.client_sent(io)?;
+            self.client_sent(io);
             flush_forwarded(io);
         }
         if left == 0 {

@@ -240,7 +240,7 @@ impl<'a> Relay<'a> {
                 return Ok(());
             }
             let (machine, mut io) = self.parts();
-            if machine.client_sent(&mut io)? {
+            if machine.client_sent(&mut io) {
                 self.note_running();
                 continue;
             }
@@ -259,7 +259,7 @@ impl<'a> Relay<'a> {
                 Poll::Ready(Ok(0)) if !self.client.is_hung_up() => {
                     self.machine.client_ended();
                     let (machine, mut io) = self.parts();
-                    machine.client_sent(&mut io)?;
+                    machine.client_sent(&mut io);
                 }
                 Poll::Ready(Err(Broken) | Ok(0)) => return Err(End::ClientGone),
             }
