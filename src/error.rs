@@ -115,13 +115,13 @@ impl ClientError {
     /// A FATAL error.
     #[must_use]
     pub fn fatal(error_source: ErrorSource, code: &'static str, message: impl Into<String>) -> Self {
-        Self::proxy(Severity::Fatal, error_source, code, message.into())
+        Self::proxy(Severity::Fatal, error_source, code, &message.into())
     }
 
     /// An ERROR that leaves the session usable.
     #[must_use]
     pub fn error(error_source: ErrorSource, code: &'static str, message: impl Into<String>) -> Self {
-        Self::proxy(Severity::Error, error_source, code, message.into())
+        Self::proxy(Severity::Error, error_source, code, &message.into())
     }
 
     /// A FATAL error for a client that breaks the protocol.
@@ -144,8 +144,8 @@ impl ClientError {
         Self::Server(fatal.into())
     }
 
-    fn proxy(severity: Severity, error_source: ErrorSource, code: &'static str, message: String) -> Self {
-        let message = without_numbers(&message).into_owned();
+    fn proxy(severity: Severity, error_source: ErrorSource, code: &'static str, message: &str) -> Self {
+        let message = without_numbers(message).into_owned();
         Self::Proxy(Box::new(Proxy { severity, code, error_source, message, detail: None, hint: None }))
     }
 
