@@ -215,7 +215,7 @@ fn login_as_requested(config: &ActiveConfig, admitted: &Dedicated, secret: Secre
     Login { user, params, secret, upstream_target }
 }
 
-/// What is left to be said to the server when the client sends no more.
+/// Farewell to the server once the client sends no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Farewell {
     /// Nothing yet: the client may send more.

@@ -94,7 +94,7 @@ impl SettingsTracker {
         }
     }
 
-    /// What is noted has become too much to be carried: lets go of what depends on how the transaction ends.
+    /// Lets go of what depends on how the transaction ends: there is more than can be carried.
     pub fn is_too_much(&mut self) {
         self.open.give_up();
     }
