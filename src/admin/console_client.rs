@@ -14,7 +14,7 @@ use crate::net::takeover::receive;
 use crate::permission::{Attempt, describe};
 use crate::wire::{backend, frame, frontend, head};
 
-/// Longest time that a login may take; what is asked then may take long (`WAIT_CLOSE`).
+/// Longest time that a login or a takeover may take; what else is asked may take long (`WAIT_CLOSE`).
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest message: a table's row.
@@ -41,6 +41,14 @@ pub(crate) struct ConsoleReply {
     pub tag: String,
 }
 
+/// Reason why there is no answer.
+enum Failure {
+    /// The console's own words.
+    Said(String),
+    /// The connection broke.
+    Broke(String),
+}
+
 impl ConsoleClient {
     /// Connects to the console of the pgferry that `contact` leads to; `None` where none listens.
     ///
@@ -63,14 +71,19 @@ impl ConsoleClient {
     }
 
     fn log_in(socket: UnixStream) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("the connection broke: {error}");
+        let failed = |error: io::Error| broke(&error);
         socket.set_read_timeout(Some(LOGIN_TIMEOUT)).map_err(failed)?;
         let mut client = Self { socket, input: Vec::new(), descriptors: Vec::new() };
         let mut hello = Vec::new();
         frontend::put_startup(&mut hello, 0, [(&b"user"[..], &b"pgferry"[..]), (b"database", b"pgferry")]);
         client.socket.write_all(&hello).map_err(failed)?;
-        client.answer().map_err(|why| {
-            format!("{why}\n  hint: pgferry's own user and root need no password, in its own container (admin_peer)")
+        client.answer().map_err(|failure| match failure {
+            Failure::Said(why) => {
+                format!(
+                    "{why}\n  hint: pgferry's own user and root need no password, in its own container (admin_peer)"
+                )
+            }
+            Failure::Broke(why) => why,
         })?;
         client.socket.set_read_timeout(None).map_err(failed)?;
         Ok(client)
@@ -83,17 +96,17 @@ impl ConsoleClient {
     pub(crate) fn say(&mut self, text: &str) -> Result<ConsoleReply, String> {
         let mut message = Vec::new();
         frontend::put_query(&mut message, text.replace('\0', " ").as_bytes());
-        self.socket.write_all(&message).map_err(|error| format!("the connection broke: {error}"))?;
-        self.answer()
+        self.socket.write_all(&message).map_err(|error| broke(&error))?;
+        self.answer().map_err(|(Failure::Said(why) | Failure::Broke(why))| why)
     }
 
-    fn answer(&mut self) -> Result<ConsoleReply, String> {
+    fn answer(&mut self) -> Result<ConsoleReply, Failure> {
         let mut answer = ConsoleReply::default();
         let mut failed = None;
         loop {
-            let Some((tag, body)) = self.message()? else {
+            let Some((tag, body)) = self.message().map_err(Failure::Broke)? else {
                 // A farewell comes before the end.
-                return Err(failed.unwrap_or_else(|| "it closed the connection".into()));
+                return Err(failed.map_or_else(|| Failure::Broke("it closed the connection".into()), Failure::Said));
             };
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let shown = |bytes: &[u8]| visible(&String::from_utf8_lossy(bytes)).into_owned();
@@ -114,9 +127,10 @@ impl ConsoleClient {
                     failed = Some(format!("{}{hint}", field(b'M').unwrap_or_default()));
                 }
                 backend::AUTHENTICATION if !body.starts_with(&[0; 4]) => {
-                    return Err("the console asks for a password: run this as root or as pgferry's user".into());
+                    let why = "the console asks for a password: run this as root or as pgferry's user";
+                    return Err(Failure::Said(why.into()));
                 }
-                backend::READY => return failed.map_or(Ok(answer), Err),
+                backend::READY => return failed.map_or(Ok(answer), |why| Err(Failure::Said(why))),
                 _ => {}
             }
         }
@@ -135,9 +149,19 @@ impl ConsoleClient {
                 Ok(0) => return Ok(None),
                 Ok(n) => self.input.extend_from_slice(&bytes[..n]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(format!("the connection broke: {error}")),
+                Err(error) => return Err(broke(&error)),
             }
         }
+    }
+}
+
+/// Describes an error of the connection.
+fn broke(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("the running pgferry did not answer within {} s", LOGIN_TIMEOUT.as_secs())
+        }
+        _ => format!("the connection broke: {error}"),
     }
 }
 
@@ -171,6 +195,8 @@ impl OldProcess {
     /// Why it does not give them.
     pub(crate) fn ask(contact: &Contact, which: Takeover) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
         let Some(mut client) = ConsoleClient::connect(contact)? else { return Ok(None) };
+        // One that hangs must not keep this one from starting.
+        client.socket.set_read_timeout(Some(LOGIN_TIMEOUT)).map_err(|error| broke(&error))?;
         let answer = client.say(match which {
             Takeover::Any => "TAKE_OVER",
             Takeover::Ending => "TAKE_OVER IF_ENDING",

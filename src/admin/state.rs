@@ -103,6 +103,9 @@ pub(crate) struct RecentError {
     pub text: String,
 }
 
+/// Portals of the console, over all of its sessions, of which rows are left: each holds a table.
+const MAX_SUSPENDED_PORTALS: usize = 16;
+
 /// State that the console, the metrics and the page share.
 #[derive(Debug)]
 pub(crate) struct AdminState {
@@ -110,6 +113,8 @@ pub(crate) struct AdminState {
     pub shared: Arc<Shared>,
     /// Places for sessions of the console.
     pub console_slots: Arc<Slots>,
+    /// Places for its portals of which rows are left.
+    pub portal_slots: Arc<Slots>,
     commands: mpsc::Sender<ServerCommand>,
     began: Instant,
     period: Mutex<Period>,
@@ -125,7 +130,19 @@ impl AdminState {
         let period = Period { began, then: BTreeMap::new(), averages: BTreeMap::new(), ended_once: false };
         let samples = Mutex::default();
         let console_slots = Slots::new(MAX_CONSOLE_SESSIONS);
-        (Arc::new(Self { shared, console_slots, commands, began, period: Mutex::new(period), samples }), receiver)
+        let portal_slots = Slots::new(MAX_SUSPENDED_PORTALS);
+        (
+            Arc::new(Self {
+                shared,
+                console_slots,
+                portal_slots,
+                commands,
+                began,
+                period: Mutex::new(period),
+                samples,
+            }),
+            receiver,
+        )
     }
 
     /// Sends a command. It is lost only if the process is about to end.

@@ -539,3 +539,26 @@ fn a_database_that_only_a_refused_client_has_named_is_not_known() {
         assert_eq!(console.error(&format!("{verb} mistyped")).field(b'C'), "3D000", "{verb}");
     }
 }
+
+#[test]
+fn portals_end_with_the_sync_and_are_few_over_all_sessions() {
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let (mut first, mut second) = (guest(&ferry), guest(&ferry));
+    let suspended = |name: &str| [bind(name, "s", &[]), execute(name, 1)].concat();
+    first.send(&parse("s", "show lists"));
+    (0..16).for_each(|nth| first.send(&suspended(&format!("p{nth}"))));
+    let mut rest = 16;
+    while rest > 0 {
+        rest -= usize::from(first.recv().expect("a message").tag == b's');
+    }
+    let mut ask = || {
+        second.send(&[parse("s", "show lists"), suspended("p"), sync()].concat());
+        second.until_ready()
+    };
+    assert_eq!(ask().iter().find(|message| message.tag == b'E').map(|error| error.field(b'C')), Some("53300".into()));
+    first.send(&sync());
+    first.until_ready();
+    assert_eq!(tags(&ask()), "12DsZ");
+    first.send(&[execute("p1", 0), sync()].concat());
+    assert_eq!(first.until_ready()[0].field(b'C'), "34000");
+}

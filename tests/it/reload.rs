@@ -566,3 +566,23 @@ fn a_socket_file_that_was_removed_is_made_again() {
     eventually("one more", || ferry.log().matches("settings reloaded").count() > 2);
     assert_eq!(ferry.log().matches("listening on ").count(), 2, "what is there stays");
 }
+
+/// A process that lets the successor log in at its console, and hangs as it is asked for the listeners.
+#[test]
+fn a_process_that_hangs_is_not_waited_for_without_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).expect("a socket");
+    let hangs = std::thread::spawn(move || {
+        let (mut asks, _) = listener.accept().expect("a connection");
+        let mut asked = [0; 1024];
+        assert!(std::io::Read::read(&mut asks, &mut asked).expect("a startup packet") > 0);
+        std::io::Write::write_all(&mut asks, b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").expect("written");
+        std::io::Read::read_to_end(&mut asks, &mut Vec::new()).expect("all of it");
+    });
+    let listen = dir.path().to_str().expect("UTF-8");
+    let replaces = ["--replace", "--port", "5432", "--listen", listen, "--upstream", "postgres://127.0.0.1"];
+    let out = crate::harness::pgferry::run_pgferry(&replaces, &[]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && said.contains("did not answer within 10 s"), "{said}");
+    hangs.join().expect("the thread");
+}

@@ -163,11 +163,13 @@ impl ConsoleSession<'_> {
             frontend::TERMINATE => return Err(End::Gone),
             frontend::SYNC => {
                 self.skipping = false;
+                self.portals.end_transaction();
                 backend::put_ready(&mut self.conn.output, IDLE);
                 return Ok(());
             }
             _ if self.skipping => return Ok(()),
             frontend::QUERY => {
+                self.portals.end_transaction();
                 self.query(frontend::query(body)).await?;
                 backend::put_ready(&mut self.conn.output, IDLE);
                 return Ok(());
@@ -243,16 +245,17 @@ impl ConsoleSession<'_> {
         let Some(portal) = self.portals.portal(name) else { return Ok(Err(portals::no_portal(name))) };
         if portal.result.is_none() {
             let command = portal.command.clone();
-            if let Err(client_error) = self.portals.room_for_rows() {
-                return Ok(Err(client_error));
-            }
+            let slot = match portals::slot_for_rows(&self.admin_state.portal_slots) {
+                Ok(slot) => slot,
+                Err(client_error) => return Ok(Err(client_error)),
+            };
             let outcome = match self.run_command(&command).await? {
                 Ok(outcome) => outcome,
                 Err(client_error) => return Ok(Err(client_error)),
             };
             put_notices(&outcome, &mut self.conn.output);
             let Some(portal) = self.portals.portal(name) else { return Ok(Err(portals::no_portal(name))) };
-            portal.result = Some(outcome.table.unwrap_or_default());
+            portal.hold(outcome.table.unwrap_or_default(), slot);
         }
         if let Some(portal) = self.portals.portal(name) {
             portal.put_rows(most, &mut self.conn.output);

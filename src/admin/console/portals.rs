@@ -1,11 +1,13 @@
 //! The extended protocol at the console: prepared commands and portals.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::command::{self, Command};
 use super::{parse, shape, unsupported};
 use crate::admin::table::Table;
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::upstream::slots::{Slot, Slots};
 use crate::wire::{backend, frontend};
 
 /// Number of statements, and of portals, that a guest may have at a time.
@@ -16,9 +18,6 @@ const MAX_NAME_BYTES: usize = 256;
 
 /// The longest command that is prepared, in bytes.
 const MAX_PREPARED_BYTES: usize = 1024;
-
-/// Number of portals of which rows are left: each holds a table.
-const MAX_SUSPENDED: usize = 16;
 
 /// A guest's statements and portals.
 #[derive(Debug, Default)]
@@ -35,6 +34,8 @@ pub(super) struct Portal {
     /// Its rows, once it has been done.
     pub result: Option<Table>,
     next: usize,
+    /// Its place among those of which rows are left.
+    slot: Option<Slot>,
 }
 
 impl Portals {
@@ -57,7 +58,7 @@ impl Portals {
                 }
                 let command = self.statements.get(bind.statement).ok_or_else(|| no_statement(bind.statement))?.clone();
                 check_room(&self.portals, bind.portal)?;
-                let portal = Portal { command, formats: bind.formats, result: None, next: 0 };
+                let portal = Portal { command, formats: bind.formats, result: None, next: 0, slot: None };
                 self.portals.insert(bind.portal.to_vec(), portal);
                 backend::put_bind_complete(out);
             }
@@ -93,17 +94,9 @@ impl Portals {
         self.portals.get_mut(name)
     }
 
-    /// Checks that one more portal may hold its rows.
-    ///
-    /// # Errors
-    /// What the guest is told.
-    pub(super) fn room_for_rows(&self) -> Result<(), ClientError> {
-        let suspended = self.portals.values().filter(|portal| portal.has_rows()).count();
-        if suspended < MAX_SUSPENDED {
-            return Ok(());
-        }
-        let message = format!("more than {MAX_SUSPENDED} portals with rows that were not fetched: close some");
-        Err(ClientError::error(ErrorSource::Client, sqlstate::TOO_MANY_CONNECTIONS, message))
+    /// Ends the portals: there is no transaction beyond a `Sync` or a query that would keep them.
+    pub(super) fn end_transaction(&mut self) {
+        self.portals.clear();
     }
 
     fn prepare(&mut self, name: &[u8], text: &str) -> Result<(), ClientError> {
@@ -123,8 +116,10 @@ impl Portals {
 }
 
 impl Portal {
-    fn has_rows(&self) -> bool {
-        self.result.as_ref().is_some_and(|table| !table.rows.is_empty())
+    /// Holds the rows of its command, in a place among those that do.
+    pub(super) fn hold(&mut self, table: Table, slot: Slot) {
+        self.result = Some(table);
+        self.slot = Some(slot);
     }
 
     /// Appends the next rows, `most` of them unless that is 0, and what comes behind.
@@ -143,9 +138,21 @@ impl Portal {
         } else {
             *table = Table::default();
             self.next = 0;
+            self.slot = None;
             backend::put_command_complete(out, &self.command.tag());
         }
     }
+}
+
+/// Takes a place for a table of which rows may be left.
+///
+/// # Errors
+/// What the guest is told when there is none.
+pub(super) fn slot_for_rows(slots: &Arc<Slots>) -> Result<Slot, ClientError> {
+    slots.try_take().ok_or_else(|| {
+        let message = format!("more than {} portals with rows that were not fetched: close some", slots.cap());
+        ClientError::error(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, message)
+    })
 }
 
 /// Checks that there may be one more by this name.
