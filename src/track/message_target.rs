@@ -53,8 +53,8 @@ pub(crate) fn is_complete_enough(head: Head, bytes: &[u8], limit: usize) -> bool
     }
     match head.tag {
         frontend::QUERY => head.size > limit,
-        // Something may have to be sent behind an Execute.
-        frontend::PARSE | frontend::EXECUTE if head.size <= limit => false,
+        // Something may have to be sent behind an Execute, and a Close be answered for the server, which refuses it for its end.
+        frontend::PARSE | frontend::EXECUTE | frontend::CLOSE if head.size <= limit => false,
         _ if bytes.len() >= limit => true,
         _ => target_of(head.tag, bytes.get(frame::HEADER_BYTES..).unwrap_or_default()) != MessageTarget::Unseen,
     }
@@ -102,6 +102,8 @@ mod tests {
         assert!(!judge(frontend::PARSE, 50, b"s\0select"));
         assert!(!judge(frontend::PARSE, 101, b"s"));
         assert!(judge(frontend::PARSE, 101, b"s\0"));
+        assert!(!judge(frontend::CLOSE, 50, b"Ss\0"));
+        assert!(judge(frontend::CLOSE, 101, b"Ss\0"));
         assert!(judge(frontend::BIND, 1000, b"p\0s\0"));
         assert!(!judge(frontend::BIND, 1000, b"p\0s"));
         assert!(judge(frontend::BIND, 1000, &[b'p'; 95]), "a name that does not end is not waited for");

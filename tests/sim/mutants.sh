@@ -47,7 +47,7 @@ terminate-drops-answers | src/machine/boundary.rs | let still = \K[^;]*(?=;) | e
 half-close-is-gone | src/machine/mod.rs | self\.client_stream\.client = ClientSide::Ending; | self.client_stream.client = ClientSide::Ended;
 goodbye-completes-half | src/machine/mod.rs | \(\) if \Kpartial \|\| gone | gone
 boundary-for-good | src/machine/from_server.rs | Place::Boundary if \Kself\.pipeline\.answered\(\) | true
-put-behind-half-execute | src/track/message_target.rs | frontend::PARSE \| frontend::EXECUTE if \Khead\.size <= limit | head.size <= limit && head.tag == frontend::PARSE
+put-behind-half-execute | src/track/message_target.rs | frontend::PARSE \| frontend::EXECUTE \| frontend::CLOSE if \Khead\.size <= limit | head.size <= limit && head.tag == frontend::PARSE
 own-sync-ends-skip | src/machine/statements.rs | let apart = \K[^;]*(?=;) | true
 pins-ignored | src/machine/session_sync.rs | self\.pins\.insert\(holds\); |
 kept-not-noted | src/machine/mod.rs | Mode::Transaction && !self\.is_preparing\(\) \{\n\s+\Kself\.server\.kept\.clone_from\(self\.client\.settings\.kept\(\)\); |

@@ -620,6 +620,13 @@ const FOUND: &[(&str, &str)] = &[
      [Q('select 1')]/1",
     ),
     (
+        "a Close that comes in pieces is refused for its end",
+        "setup mode=transaction reset=always step=400
+     client half_close
+     [S P(a,'insert into t(token) values ($1) returning token, 5') S P('','reset datestyle') B('','') E]
+     [R(430000000853610078)]",
+    ),
+    (
         "nothing is asked in the middle of a message of the client's",
         "setup mode=transaction reset=never buffer=512 socket=1000 step=0
      client hang_up
