@@ -92,7 +92,7 @@ impl Machine<'_> {
             Phase::Preparing { .. } | Phase::Asking(Question::Correction { .. }) => {
                 // The client's settings can't be had. If it had them before, it does not know that they are set anew.
                 let hint = (self.client.work > 1).then_some(SETTING_HINT);
-                return Err(End::Refuse(ClientError::upstream_fatal(&own_error(io, body), hint)));
+                return Err(End::Refuse(ClientError::upstream_fatal(own_error(io, body), hint)));
             }
             _ => {}
         }
