@@ -120,7 +120,7 @@ impl Pipeline {
                 self.push(request, action, None);
             }
             Request::Sync | Request::MalformedFlush if self.copy_in == CopyIn::Open => {
-                self.swallowed += usize::from(self.data == Data::Sent);
+                self.swallowed += usize::from(self.data == Data::Sent && self.counts_behind_copy(request));
             }
             _ if self.copy_in == CopyIn::Open => {
                 self.fail_copy();

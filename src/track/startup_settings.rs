@@ -33,6 +33,37 @@ const ONLY_AT_LOGIN: [&str; 20] = [
     "transaction_read_only",
 ];
 
+/// Settings that a role needs a right to set, beside those of the log (`PGC_SUSET` in `guc_tables.c`). A session has them behind a
+/// `SET ROLE` too, where they can't be set anew.
+const OF_SUPERUSERS: [&str; 26] = [
+    "allow_in_place_tablespaces",
+    "backtrace_functions",
+    "commit_delay",
+    "compute_query_id",
+    "deadlock_timeout",
+    "debug_discard_caches",
+    "dynamic_library_path",
+    "ignore_checksum_failure",
+    "jit_dump_bitcode",
+    "lc_messages",
+    "lo_compat_privileges",
+    "max_stack_depth",
+    "temp_file_limit",
+    "track_activities",
+    "track_cost_delay_timing",
+    "track_counts",
+    "track_functions",
+    "track_io_timing",
+    "track_wal_io_timing",
+    "update_process_title",
+    "wal_compression",
+    "wal_consistency_checking",
+    "wal_init_zero",
+    "wal_recycle",
+    "zero_damaged_pages",
+    "extension_control_path",
+];
+
 /// The one with a list of names as its value.
 const SEARCH_PATH: &str = "search_path";
 
@@ -190,6 +221,8 @@ fn setting(name: &[u8], value: &[u8]) -> Option<Setting> {
     };
     let is_name = name.split('.').count() <= 2 && name.split('.').all(is_word) && !name.starts_with("_pq_");
     let elsewhere = ONLY_AT_LOGIN.contains(&name.as_str())
+        || OF_SUPERUSERS.contains(&name.as_str())
+        || name.starts_with("log_")
         || params::following(name.as_bytes()).is_some()
         || source_settings::are_read_under(name.as_bytes());
     // In a SET what is not ASCII would be converted from the client's encoding; in a startup packet it is not.
@@ -277,6 +310,8 @@ mod tests {
             ("extra_float_digits", "2"),
             ("app.tenant", "it's"),
             ("log_connections", "on"),
+            ("log_min_duration_statement", "5s"),
+            ("deadlock_timeout", "5s"),
             ("role", "reader"),
             ("temp_tablespaces", "a,b"),
             ("app.name", "Zürich"),
@@ -286,7 +321,9 @@ mod tests {
             follow,
             ["search_path=tenant_1, public", "statement_timeout=5s", "extra_float_digits=2", "app.tenant=it's"]
         );
-        assert_eq!(key, ["log_connections", "role", "temp_tablespaces", "app.name", "_pq_.some"]);
+        let only_at_login = ["log_connections", "log_min_duration_statement", "deadlock_timeout", "role"];
+        assert_eq!(key[..4], only_at_login);
+        assert_eq!(key[4..], ["temp_tablespaces", "app.name", "_pq_.some"]);
     }
 
     #[test]

@@ -48,6 +48,8 @@ half-close-is-gone | src/machine/mod.rs | self\.client_stream\.client = ClientSi
 goodbye-completes-half | src/machine/mod.rs | \(\) if \Kpartial \|\| gone | gone
 boundary-for-good | src/machine/from_server.rs | Place::Boundary if \Kself\.pipeline\.answered\(\) | true
 put-behind-half-execute | src/track/message_target.rs | frontend::PARSE \| frontend::EXECUTE \| frontend::CLOSE if \Khead\.size <= limit | head.size <= limit && head.tag == frontend::PARSE
+malformed-flush-ignored | src/track/request.rs | frontend::FLUSH if \Khead\.size > frame::HEADER_BYTES | false
+malformed-is-read | src/machine/refused_unread.rs | is_whole && \K!frontend::is_well_formed\(tag, body\) | false
 own-sync-ends-skip | src/machine/statements.rs | let apart = \K[^;]*(?=;) | true
 pins-ignored | src/machine/session_sync.rs | self\.pins\.insert\(holds\); |
 kept-not-noted | src/machine/mod.rs | Mode::Transaction && !self\.is_preparing\(\) \{\n\s+\Kself\.server\.kept\.clone_from\(self\.client\.settings\.kept\(\)\); |

@@ -32,7 +32,7 @@ impl Pipeline {
             (1..ahead).find(|&at| !matches!(self.queue[at].request, Request::Sync | Request::MalformedFlush));
         for at in (1..out_of_place.unwrap_or(ahead)).rev() {
             if let Some(removed) = self.queue.remove(at) {
-                self.swallowed += usize::from(removed.data == Data::Sent);
+                self.swallowed += usize::from(removed.data == Data::Sent && self.counts_behind_copy(removed.request));
                 self.readies -= usize::from(removed.request.ends_ready());
             }
         }
@@ -44,6 +44,13 @@ impl Pipeline {
         if out_of_place.is_some() {
             self.fail_copy();
         }
+    }
+
+    /// Returns whether a request that the copy under way ignores would count if that had failed before. In the extended protocol all
+    /// but a `Sync` is discarded then.
+    pub(super) fn counts_behind_copy(&self, request: Request) -> bool {
+        let is_extended = self.queue.front().is_some_and(|entry| entry.request == Request::Execute);
+        request == Request::Sync || !is_extended
     }
 
     /// Notes that a message was sent that has no place in the copy under way, which fails by it if it has not failed by its data.

@@ -91,6 +91,12 @@ fn a_flush_with_a_body_is_ignored_in_a_copy() {
             done(),
             sync(),
         ]),
+        Script::new("which fails")
+            .sql(A, "create temporary table target (v int)")
+            .send(A, &[parse("", "copy target from stdin"), bind("", "", &[]), execute("", 0), message(b'H', b"")])
+            .send(A, &[message(b'd', b"x\n"), flush(), done(), sync()])
+            .ready(A, 1)
+            .sql(A, "select count(*) from target"),
         Script::new("which has begun")
             .sql(A, "create temporary table target (v int)")
             .send(A, &[copy()])

@@ -1,6 +1,6 @@
 //! What a session begins with by its role: the role itself, by its startup packet or by `ALTER ROLE … SET role`, and settings.
 
-use super::script::{A, B, Script, TRANSACTION_TWO, compare};
+use super::script::{A, B, Params, SESSION_TWO, Script, TRANSACTION_TWO, compare};
 use crate::harness::protocol_client::startup;
 use crate::harness::{Pgferry, Postgres, ProtocolClient};
 
@@ -118,4 +118,27 @@ fn reset_all_leaves_it_as_it_is() {
     ]
     .map(taken);
     compare(&postgres, &TRANSACTION_TWO, &scripts);
+}
+
+#[test]
+fn reset_all_succeeds_as_a_role_that_may_not_set_what_the_session_began_with() {
+    const BOSS: Params = &[("user", "boss"), ("options", "-c log_min_duration_statement=5min -c work_mem=6MB")];
+    const SHOWS: &str =
+        "select current_user, current_setting('log_min_duration_statement'), current_setting('work_mem')";
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create role boss superuser login; create role reader;");
+    let resets = |way: &str| {
+        Script::new(way)
+            .comes_with(A, BOSS)
+            .comes_with(B, &[("user", "boss")])
+            .sql(B, SHOWS)
+            .sql(A, "set role reader")
+            .sql(A, way)
+            .sql(A, SHOWS)
+            .sql(A, "reset role")
+            .sql(B, SHOWS)
+            .sql(A, SHOWS)
+    };
+    let scripts = ["reset all", "reset all; select 1", "discard all", "reset work_mem"].map(resets);
+    compare(&postgres, &[TRANSACTION_TWO[0], TRANSACTION_TWO[1], SESSION_TWO[0]], &scripts);
 }
