@@ -51,6 +51,8 @@ const SAVEPOINTS: [&str; 2] = ["s", "r"];
 const TEMPS: [&str; 2] = ["x", "v"];
 const CHANNELS: [&str; 2] = ["m", "n"];
 const KEYS: [&str; 2] = ["1", "2"];
+/// What is no text in UTF-8 wherever it stands, also where half a character comes in front of a zero.
+const NO_TEXT: [&[u8]; 4] = [b"\xff", b"\xc3", b"\xc0\x80", b"\xed\xa0\x80"];
 const ZONES: [&str; 4] = ["UTC", "Asia/Tokyo", "Europe/Berlin", "Nowhere/Land"];
 
 struct Generator {
@@ -186,7 +188,7 @@ impl Generator {
             let statement = self.contended();
             return out.push(Message::Query(vec![statement]));
         }
-        match self.random.below(24) {
+        match self.random.below(25) {
             0..=6 => {
                 let several = self.random.pick(&[1, 1, 1, 1, 2, 3, 4]);
                 let statements = (0..several).map(|_| self.statement()).collect();
@@ -239,6 +241,7 @@ impl Generator {
                 };
                 out.push(stray);
             }
+            23 => self.without_encoding(out),
             _ => {
                 // A whole transaction.
                 let begin = self.random.pick(&["begin", "begin", "start transaction"]);
@@ -266,6 +269,33 @@ impl Generator {
             b"C\0\0\0\x08Sa\0x",
         ]);
         Message::Raw(bytes.to_vec())
+    }
+
+    /// A few messages, one of which has a text or name that is none in the client's encoding.
+    fn without_encoding(&mut self, out: &mut Vec<Message>) {
+        let mut messages = Vec::new();
+        match self.random.below(6) {
+            0 | 1 => {
+                let several = self.random.pick(&[1, 1, 2]);
+                messages.push(Message::Query((0..several).map(|_| self.statement()).collect()));
+            }
+            2 | 3 => self.extended(&mut messages),
+            4 => {
+                let name = self.name();
+                self.run(&mut messages, name);
+            }
+            _ => {
+                let of_statement = self.random.chance(60);
+                let (kind, name) = if of_statement { ('S', self.name()) } else { ('P', self.portal()) };
+                messages.push(if self.random.chance(50) { describe(kind, name) } else { close(kind, name) });
+            }
+        }
+        let (at, bytes) = (self.random.below(messages.len()), self.random.pick(&NO_TEXT));
+        if let Some(without) = messages[at].with_bytes(bytes, |among| self.random.below(among)) {
+            messages[at] = without;
+        }
+        out.append(&mut messages);
+        self.end(out);
     }
 
     /// How a few extended messages end: mostly with a Sync.

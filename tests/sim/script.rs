@@ -141,6 +141,28 @@ impl Message {
             Self::Raw(bytes) => out.extend_from_slice(bytes),
         }
     }
+
+    /// The same message with `bytes` put into one of its strings, unless it has none: which string and where in it is for `place` to
+    /// choose from so many.
+    pub fn with_bytes(&self, bytes: &[u8], mut place: impl FnMut(usize) -> usize) -> Option<Self> {
+        let (mut from, strings) = match self {
+            Self::Query(_) | Self::Execute { .. } => (5, 1),
+            Self::Parse { .. } | Self::Bind { .. } => (5, 2),
+            Self::Describe { .. } | Self::Close { .. } => (6, 1),
+            _ => return None,
+        };
+        let mut message = Vec::new();
+        self.put(&mut message);
+        let length = |from: usize| message[from..].iter().position(|byte| *byte == 0);
+        for _ in 0..place(strings) {
+            from += length(from)? + 1;
+        }
+        let at = from + place(length(from)? + 1);
+        message.splice(at..at, bytes.iter().copied());
+        let length = size(message.len() - 1);
+        message[1..5].copy_from_slice(&length.to_be_bytes());
+        Some(Self::Raw(message))
+    }
 }
 
 fn framed(out: &mut Vec<u8>, tag: u8, fill: impl FnOnce(&mut Vec<u8>)) {

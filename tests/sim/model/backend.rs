@@ -293,7 +293,7 @@ impl Backend {
         match tag {
             b'Q' => {
                 self.ready = false;
-                let text = body.string()?;
+                let text = body.text()?;
                 body.end()?;
                 self.simple_query(shared, text)
             }

@@ -75,7 +75,7 @@ impl Backend {
             }
             return Ok(());
         }
-        let cells = self.copied_row(shared, copy.table, &copy.columns, &utf8(line)?)?;
+        let cells = self.copied_row(shared, copy.table, &copy.columns, utf8(line)?)?;
         if let Some(copy) = &mut self.copy {
             copy.rows.push(cells);
         }

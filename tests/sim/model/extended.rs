@@ -60,7 +60,7 @@ pub fn strategy(statement: &Statement, columns: bool) -> Strategy {
 
 /// The name of a statement or portal: a key of a table, which is so long at most.
 fn name(bytes: &[u8]) -> Result<Box<str>, Report> {
-    utf8(bytes).map(|name| shortened(&name).into())
+    utf8(bytes).map(|name| shortened(name).into())
 }
 
 fn formats(body: &mut Body<'_>) -> Result<Vec<u16>, Report> {
@@ -71,7 +71,7 @@ fn formats(body: &mut Body<'_>) -> Result<Vec<u16>, Report> {
 impl Backend {
     pub fn parse(&mut self, shared: &mut Shared, mut body: Body<'_>) -> Result<(), Stop> {
         let name = name(body.string()?)?;
-        let text = body.string()?;
+        let text = body.text()?;
         let count = body.u16()?;
         let mut types = Vec::new();
         for _ in 0..count {
@@ -234,7 +234,7 @@ impl Backend {
             };
             let bytes = body.bytes(length)?;
             params.push(match param_formats.get(at).or(param_formats.first().filter(|_| param_formats.len() == 1)) {
-                None | Some(0) => Value::parse(*ty, &utf8(bytes)?)?,
+                None | Some(0) => Value::parse(*ty, utf8(bytes)?)?,
                 Some(1) => Value::receive(*ty, bytes)?,
                 Some(other) => return fail("22023", format!("unsupported format code: {other}")),
             });

@@ -39,7 +39,7 @@ pub struct Shared {
     next_table: TableId,
     table_version: u64,
     /// By whether backslashes are escapes.
-    parsed: [HashMap<Box<[u8]>, Parsed>; 2],
+    parsed: [HashMap<Box<str>, Parsed>; 2],
     /// What was done that the model does not do as the server does.
     pub beyond: Vec<&'static str>,
     /// Texts that could not be parsed, the last of them.
@@ -48,18 +48,16 @@ pub struct Shared {
 
 impl Shared {
     /// The statements of a text.
-    pub fn parse(&mut self, text: &[u8], escapes: bool) -> Result<Parsed, Report> {
+    pub fn parse(&mut self, text: &str, escapes: bool) -> Result<Parsed, Report> {
         let known = &mut self.parsed[usize::from(escapes)];
         if let Some(parsed) = known.get(text) {
             return Ok(Rc::clone(parsed));
         }
-        let key = Box::from(text);
-        let text = super::value::utf8(text)?;
-        let parsed: Parsed = match sql::parse(&text, escapes) {
+        let parsed: Parsed = match sql::parse(text, escapes) {
             Ok(statements) => statements.into_iter().map(Rc::new).collect(),
             Err(error) => {
                 if self.unparsed.len() < 100 {
-                    self.unparsed.push(text);
+                    self.unparsed.push(text.to_owned());
                 }
                 return Err(error);
             }
@@ -68,7 +66,7 @@ impl Shared {
         if known.len() >= MOST_TEXTS {
             known.clear();
         }
-        known.insert(key, Rc::clone(&parsed));
+        known.insert(text.into(), Rc::clone(&parsed));
         Ok(parsed)
     }
 

@@ -19,7 +19,7 @@ pub struct Texts {
 }
 
 impl Backend {
-    pub fn simple_query(&mut self, shared: &mut Shared, text: &[u8]) -> Result<(), Stop> {
+    pub fn simple_query(&mut self, shared: &mut Shared, text: &str) -> Result<(), Stop> {
         self.begin_command(shared)?;
         self.unnamed = None;
         let statements = shared.parse(text, self.settings.escapes())?;

@@ -280,3 +280,27 @@ fn scripts_are_read_as_they_are_printed() {
         assert_eq!(bytes(&read), bytes(&script));
     }
 }
+
+#[test]
+fn what_is_no_text_is_refused_before_anything_is_done_for_it() {
+    let without = |script: &str| -> Script {
+        let mut script: Script = script.parse().expect("a script");
+        for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+            // At the end of its last string.
+            if let Some(other) = message.with_bytes(b"\xc3", |among| among - 1) {
+                *message = other;
+            }
+        }
+        script
+    };
+    let mut scene = Scene::new(1);
+    scene.says(0, "[P('','select 42') P(s,'select 1') S]");
+    for refused in ["Q('discard all')", "[P('','select 1') S]", "[C(S,'') S]", "[B('',s) S]", "[D(S,s) S]", "[E S]"] {
+        let told = scene.says(0, &without(refused).to_string());
+        assert_eq!(told, "E(ERROR 22021) Z(I)", "{refused}");
+    }
+    assert!(scene.says(0, "[B('','') E S]").contains("D(42)"));
+    assert!(scene.says(0, "[B('',s) E S]").contains("D(1)"));
+    let told = scene.says(0, &format!("Q('begin') {} Q('rollback')", without("[P('','') S]")));
+    assert_eq!(told, "C(BEGIN) Z(T) E(ERROR 22021) Z(E) C(ROLLBACK) Z(I)");
+}

@@ -165,7 +165,7 @@ impl Value {
                 let number = bytes.first_chunk().map(|bytes| i64::from(i32::from_be_bytes(*bytes)));
                 Self::Int(number.filter(|_| bytes.len() == 4).ok_or_else(bad)?)
             }
-            (Type::Text | Type::Name | Type::Unknown, bytes) => Self::text(&utf8(bytes)?),
+            (Type::Text | Type::Name | Type::Unknown, bytes) => Self::text(utf8(bytes)?),
             _ => return Err(short()),
         })
     }
@@ -197,10 +197,10 @@ pub fn boolean(text: &str) -> Option<bool> {
 }
 
 /// Text in the server's encoding.
-pub fn utf8(bytes: &[u8]) -> Result<String, Report> {
+pub fn utf8(bytes: &[u8]) -> Result<&str, Report> {
     let invalid = || Report::error("22021", "invalid byte sequence for encoding \"UTF8\"");
     if bytes.contains(&0) {
         return Err(invalid());
     }
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| invalid())
+    std::str::from_utf8(bytes).map_err(|_| invalid())
 }

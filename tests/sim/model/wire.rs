@@ -1,6 +1,7 @@
 //! Messages in bytes: reading a client's, writing a server's.
 
 use super::error::Report;
+use super::value::utf8;
 
 /// The largest length that PostgreSQL takes for a message of a type that is always small.
 const SMALL: usize = 10_000;
@@ -88,6 +89,11 @@ impl<'a> Body<'a> {
         let string = &self.0[..end];
         self.0 = &self.0[end + 1..];
         Ok(string)
+    }
+
+    /// A string that is read as text: `pq_getmsgstring`, which refuses one that is not valid before anything is done for the message.
+    pub fn text(&mut self) -> Result<&'a str, Report> {
+        utf8(self.string()?)
     }
 
     /// # Errors
