@@ -190,7 +190,7 @@ impl Machine<'_> {
 
     /// Returns whether only the transaction status, which is not known yet, tells what a text with `effects` needs.
     pub(super) fn awaits_status(&self, effects: &SqlEffects) -> bool {
-        let Some(commands) = effects.commands.as_ref().filter(|_| !self.knows_status()) else { return false };
+        let Some(commands) = effects.commands.as_ref().filter(|_| !self.finds_told_status()) else { return false };
         let needs_correction = |placed: &PositionedCommand| {
             resets_alone(effects, &placed.command) && !self.wrongly_reset(&placed.command).is_empty()
         };
@@ -199,12 +199,12 @@ impl Machine<'_> {
 
     /// Returns whether a request that is sent now finds no open transaction, unless the preparation of the session fails.
     fn is_idle(&self) -> bool {
-        self.pipeline.status() == IDLE && self.knows_status()
+        self.pipeline.status() == IDLE && self.finds_told_status()
     }
 
     /// Returns whether a request that is sent now finds the transaction status that the server told last, unless the preparation
     /// of the session fails.
-    fn knows_status(&self) -> bool {
+    fn finds_told_status(&self) -> bool {
         let is_first = matches!(self.phase, Phase::Preparing { left } if left == self.pipeline.owed());
         is_first || self.pipeline.knows_status()
     }

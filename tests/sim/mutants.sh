@@ -17,7 +17,7 @@ broken-proves | src/machine/mod.rs | self\.is_preparing\(\) && \Khow == ServerEn
 reset-end-is-stale | src/machine/mod.rs | else if \Kself\.owes_nothing\(io\) | self.pipeline.owed() > 0 \|\| self.owes_nothing(io)
 out-of-place-in-copy | src/track/pipeline/copy_in.rs | front != Some\(Request::Execute\) | true
 refused-query-drops | src/machine/from_client.rs | Request::Query \{\n\s+let change = self\.drop_unnamed\(\);\n\s+\Kself\.note_unnamed\(change\) | Note::of(crate::track::rollback::Rollback { unnamed: Some(change), ..Default::default() })
-lone-set-local-hastes | src/machine/own_queries.rs | filter\(\|_\| \K!self\.knows_status\(\)(?=\) else) | false
+lone-set-local-hastes | src/machine/own_queries.rs | filter\(\|_\| \K!self\.finds_told_status\(\)(?=\) else) | false
 end-forgets-settings | src/machine/mod.rs | goes along to the next one\.\n\s+\Kself\.pack\(\); |
 unnamed-by-presence | src/track/unnamed_statement.rs | self == unnamed\.map_or\(Self::Absent, \|unnamed\| Self::Is\(unnamed\.id\)\) | (self == Self::Absent) == unnamed.is_none()
 unnamed-not-dropped | src/machine/unnamed.rs | self\.set_unnamed\(UnnamedCause::Drop, None, UnnamedStatement::Absent\) | self.set_unnamed(UnnamedCause::Drop, None, self.server.unnamed)
