@@ -101,17 +101,30 @@ struct Analysis<'a> {
     me: Option<Xid>,
 }
 
+/// A statement that means nothing, and its tables as far as they were looked at, which are locked before that is found out.
+#[derive(Debug)]
+pub struct Meaningless {
+    pub report: Report,
+    pub tables: Vec<(TableId, u64, Mode)>,
+}
+
 /// Finds out what `statement` means to `backend` now.
-pub fn analyze(backend: &Backend, shared: &Shared, statement: &Statement, params: Params) -> Result<Meaning, Report> {
+pub fn analyze(
+    backend: &Backend,
+    shared: &Shared,
+    statement: &Statement,
+    params: Params,
+) -> Result<Meaning, Meaningless> {
     let me = backend.transaction.xid;
     let mut analysis = Analysis { backend, shared, params, tables: Vec::new(), me };
-    let columns = analysis.statement(statement)?;
-    Ok(Meaning {
-        params: analysis.params.finish()?,
-        columns: columns.map(Rc::from),
-        tables: analysis.tables,
-        path: Rc::clone(&backend.path),
-    })
+    let columns = analysis.statement(statement);
+    let Analysis { params, tables, .. } = analysis;
+    match columns.and_then(|columns| Ok((columns, params.finish()?))) {
+        Ok((columns, params)) => {
+            Ok(Meaning { params, columns: columns.map(Rc::from), tables, path: Rc::clone(&backend.path) })
+        }
+        Err(report) => Err(Meaningless { report, tables }),
+    }
 }
 
 /// A column that is no table's.

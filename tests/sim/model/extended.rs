@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
-use super::analyze::{Meaning, Params, ResultColumn, analyze};
+use super::analyze::{Meaning, Meaningless, Params, ResultColumn, analyze};
 use super::backend::{Backend, aborted};
+use super::catalog::TableId;
 use super::error::{Report, Stop, fail};
 use super::eval::{Cells, fold};
 use super::lock::{Mode, Tag};
@@ -95,8 +96,7 @@ impl Backend {
             if self.transaction.is_aborted() && !statement.is_exit() {
                 return Err(aborted().into());
             }
-            meaning = analyze(self, shared, statement, Params::declared(&types))?;
-            self.lock_tables(shared, &meaning)?;
+            meaning = self.analyze(shared, statement, Params::declared(&types))?;
         }
         let prepared = Prepared { statement, meaning: meaning.into(), from_sql: false };
         self.store(name, prepared)?;
@@ -117,8 +117,22 @@ impl Backend {
         Ok(())
     }
 
-    pub fn lock_tables(&mut self, shared: &mut Shared, meaning: &Meaning) -> Result<(), Stop> {
-        meaning.tables.iter().try_for_each(|(id, _, mode)| self.lock(shared, Tag::Table(*id), *mode))
+    /// Finds out what `statement` means now, and locks its tables.
+    pub fn analyze(&mut self, shared: &mut Shared, statement: &Statement, params: Params) -> Result<Meaning, Stop> {
+        match analyze(self, shared, statement, params) {
+            Ok(meaning) => {
+                self.lock_tables(shared, &meaning.tables)?;
+                Ok(meaning)
+            }
+            Err(Meaningless { report, tables }) => {
+                self.lock_tables(shared, &tables)?;
+                Err(report.into())
+            }
+        }
+    }
+
+    fn lock_tables(&mut self, shared: &mut Shared, tables: &[(TableId, u64, Mode)]) -> Result<(), Stop> {
+        tables.iter().try_for_each(|(id, _, mode)| self.lock(shared, Tag::Table(*id), *mode))
     }
 
     fn find_prepared(&self, name: &str) -> Result<&Prepared, Report> {
@@ -138,11 +152,10 @@ impl Backend {
             return Ok(prepared);
         };
         if self.is_current(shared, &prepared.meaning) {
-            self.lock_tables(shared, &prepared.meaning)?;
+            self.lock_tables(shared, &prepared.meaning.tables)?;
             return Ok(prepared);
         }
-        let meaning = analyze(self, shared, statement, Params::declared(&prepared.meaning.params))?;
-        self.lock_tables(shared, &meaning)?;
+        let meaning = self.analyze(shared, statement, Params::declared(&prepared.meaning.params))?;
         if meaning.columns != prepared.meaning.columns {
             return fail("0A000", "cached plan must not change result type");
         }
@@ -261,7 +274,7 @@ impl Backend {
         if let Some(statement) = &prepared.statement {
             fold(statement)?;
             if matches!(**statement, Statement::Fetch { .. } | Statement::Execute { .. } | Statement::Show(_)) {
-                columns = analyze(self, shared, statement, Params::none())?.columns;
+                columns = self.analyze(shared, statement, Params::none())?.columns;
             }
             found = strategy(statement, columns.is_some());
             if let Statement::Select(select) = &**statement

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::analyze::{Params, analyze};
+use super::analyze::Params;
 use super::backend::{Backend, aborted};
 use super::error::Stop;
 use super::extended::{Prepared, is_planned};
@@ -61,8 +61,7 @@ impl Backend {
     /// One statement; its tag unless it has begun a copy.
     fn simple_statement(&mut self, shared: &mut Shared, statement: &Rc<Statement>) -> Result<Option<CommandTag>, Stop> {
         let meaning = if is_planned(statement) {
-            let meaning = analyze(self, shared, statement, Params::none())?;
-            self.lock_tables(shared, &meaning)?;
+            let meaning = self.analyze(shared, statement, Params::none())?;
             meaning
         } else {
             super::analyze::Meaning::default()

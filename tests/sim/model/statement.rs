@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::analyze::{Params, analyze, no_relation};
+use super::analyze::{Params, no_relation};
 use super::backend::Backend;
 use super::catalog::{Column, TableId};
 use super::copy::CopyIn;
@@ -262,8 +262,7 @@ impl Backend {
     }
 
     fn prepare(&mut self, shared: &mut Shared, name: &str, types: &[Type], body: &Rc<Statement>) -> Result<Ran, Stop> {
-        let meaning = analyze(self, shared, body, Params::declared(types))?;
-        self.lock_tables(shared, &meaning)?;
+        let meaning = self.analyze(shared, body, Params::declared(types))?;
         let prepared = Prepared { statement: Some(Rc::clone(body)), meaning: meaning.into(), from_sql: true };
         self.store(name.into(), prepared)?;
         done("PREPARE")
@@ -303,8 +302,7 @@ impl Backend {
     }
 
     fn declare(&mut self, shared: &mut Shared, name: &str, hold: bool, select: &Rc<Statement>) -> Result<Ran, Stop> {
-        let meaning = analyze(self, shared, select, Params::none())?;
-        self.lock_tables(shared, &meaning)?;
+        let meaning = self.analyze(shared, select, Params::none())?;
         fold(select)?;
         if self.portals.contains_key(name) {
             return fail("42P03", format!("cursor \"{name}\" already exists"));
@@ -362,8 +360,7 @@ impl Backend {
 
     fn copy_out(&mut self, shared: &mut Shared, select: &Select) -> Result<Ran, Stop> {
         let statement = Statement::Select(select.clone());
-        let meaning = analyze(self, shared, &statement, Params::none())?;
-        self.lock_tables(shared, &meaning)?;
+        let meaning = self.analyze(shared, &statement, Params::none())?;
         fold(&statement)?;
         self.check_waits(shared, &statement, meaning.target(), &[])?;
         let count = meaning.columns.as_ref().map_or(0, |columns| columns.len());
@@ -469,8 +466,7 @@ impl Backend {
 
     fn create_table_as(&mut self, shared: &mut Shared, temp: bool, name: &Name, select: &Select) -> Result<Ran, Stop> {
         let statement = Statement::Select(select.clone());
-        let meaning = analyze(self, shared, &statement, Params::none())?;
-        self.lock_tables(shared, &meaning)?;
+        let meaning = self.analyze(shared, &statement, Params::none())?;
         let rows = self.select_all(shared, select, meaning.target(), &[])?;
         let schema = self.new_schema(shared, temp, name)?;
         if shared.databases[&self.database].find(&schema, &name.name, self.transaction.xid).is_some() {

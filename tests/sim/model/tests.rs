@@ -67,6 +67,15 @@ fn a_lock_is_waited_for() {
 }
 
 #[test]
+fn a_lock_is_waited_for_before_columns_are_looked_at() {
+    let mut scene = Scene::new(2);
+    scene.says(0, "Q('begin; lock table t')");
+    assert_eq!(scene.says(1, "Q('select nothing from t')"), "");
+    scene.says(0, "Q('commit')");
+    assert_eq!(scene.told(1), "E(ERROR 42703) Z(I)");
+}
+
+#[test]
 fn a_lock_of_a_client_that_is_gone_is_free() {
     let mut scene = Scene::new(2);
     scene.says(0, "Q('select pg_advisory_lock(1)')");
