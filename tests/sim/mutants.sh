@@ -13,7 +13,7 @@ mkdir -p "$work"
 # is run instead. Nothing found stands for a place in front of a statement.
 table() {
     cat <<'TABLE'
-broken-proves | src/machine/mod.rs | self\.is_preparing\(\) && \Khow == ServerEnd::Orderly | true
+broken-proves | src/machine/mod.rs | if \Kself\.is_unsent\(\)(?= \{\n\s+self\.give_up) | self.is_preparing() \|\| self.is_unsent()
 reset-end-is-stale | src/machine/mod.rs | else if \Kself\.owes_nothing\(io\) | self.pipeline.owed() > 0 \|\| self.owes_nothing(io)
 out-of-place-in-copy | src/track/pipeline/copy_in.rs | front != Some\(Request::Execute\) | true
 refused-query-drops | src/machine/from_client.rs | Request::Query \{\n\s+let change = self\.drop_unnamed\(\);\n\s+\Kself\.note_unnamed\(change\) | Note::of(crate::track::rollback::Rollback { unnamed: Some(change), ..Default::default() })
