@@ -8,7 +8,7 @@ use crate::wire::frame;
 /// State of the client's half of the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ClientSide {
-    /// It may.
+    /// More may come.
     #[default]
     Open,
     /// Its stream has ended; what it has sent before is still to be seen to.

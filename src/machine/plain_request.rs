@@ -131,8 +131,7 @@ impl PlainRequest {
     }
 
     fn named(bytes: &[u8], client: &ClientState, server: &ServerState) -> Option<Self> {
-        let (bind, rest) = message(frontend::BIND, bytes)?;
-        let (name, _) = cstr(bind.strip_prefix(b"\0")?)?;
+        let (name, _, rest) = split_bind(bytes)?;
         let run = Run::of(rest)?;
         let named = client.names.get(name).filter(|_| name.is_ascii())?;
         let statement = &named.statement;
@@ -168,7 +167,7 @@ impl PlainRequest {
                 messages => [messages, bytes].concat().into(),
             };
         };
-        let (values, behind) = split_bind(bytes).unwrap_or_default();
+        let (_, values, behind) = split_bind(bytes).unwrap_or_default();
         let name = statement.name();
         let mut messages = Vec::with_capacity(preparation.messages().len() + bytes.len() + name.len());
         messages.extend_from_slice(preparation.messages());
@@ -300,11 +299,11 @@ fn behind_probe<'b>(answer: &'b [u8], preparation: &Preparation) -> Option<&'b [
     if preparation.is_probe() { answer.strip_prefix(READY_FOR_QUERY) } else { Some(answer) }
 }
 
-/// Rest of a `Bind` of the unnamed portal behind the statement's name, and what follows the message.
-fn split_bind(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The statement's name in a `Bind` of the unnamed portal, the rest of the message, and what follows it.
+fn split_bind(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (bind, behind) = message(frontend::BIND, bytes)?;
-    let (_, values) = cstr(bind.strip_prefix(b"\0")?)?;
-    Some((values, behind))
+    let (name, values) = cstr(bind.strip_prefix(b"\0")?)?;
+    Some((name, values, behind))
 }
 
 /// Returns whether `sql` reads rows, and is certain to be read: the server may refuse unread what is not ASCII.

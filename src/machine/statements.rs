@@ -34,10 +34,11 @@ impl Machine<'_> {
         let (effects, mentioned) = if incoming.is_whole() {
             let effects = sql_effects::analyze(sql, self.client.lexis());
             let mentioned = self.mentioned_in(sql, &effects);
-            (joined(&effects, &mentioned).into_owned(), mentioned)
+            (effects, mentioned)
         } else {
             (SqlEffects::unanalyzed(), Vec::new())
         };
+        let effects = joined(&effects, &mentioned);
         if self.awaits_status(&effects) {
             return Sent::Waits;
         }
@@ -312,10 +313,6 @@ impl Machine<'_> {
         let is_told = named.described.is_some() && self.server.columns(ready.id) == named.described.as_ref();
         let (note, before) = if incoming.request == Request::Bind {
             let effects = named.statement.text.as_ref().map(|text| &text.effects);
-            if let Some(text) = &named.statement.text {
-                let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
-                self.client.in_force.bound(&joined(&text.effects, &mentioned));
-            }
             let commands = effects.and_then(|effects| effects.commands.clone());
             let transaction = effects.map_or(TransactionFate::MayEnd, |effects| effects.transaction);
             let of = (!is_told).then(|| PortalOf { name: Arc::clone(name), statement, server: ready.id });
@@ -342,9 +339,10 @@ impl Machine<'_> {
         incoming: Incoming,
     ) -> Result<Arc<Statement>, Sent> {
         let mut statement = Arc::clone(&named.statement);
+        let mut effects = None;
         if let Some(text) = &named.statement.text {
-            let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
             let sql = frontend::query(&text.body);
+            let mentioned = self.mentioned_in(sql, &text.effects);
             let considered = self.consider_text(sql, &text.effects, &mentioned, TextUse::Run);
             if let Err(refusal) = considered {
                 self.refuse(io, &refusal, incoming);
@@ -353,10 +351,14 @@ impl Machine<'_> {
             if !mentioned.is_empty() {
                 statement = self.translate(io, &statement, text, &mentioned);
             }
+            effects = Some(joined(&text.effects, &mentioned));
         }
         match self.ensure_prepared(io, &statement, Some(name), ResponseAction::ForwardErrorOnly) {
             Prepare::Ready(ready) => {
                 self.uses_in_replay(&ready);
+                if let Some(effects) = effects.filter(|_| incoming.request == Request::Bind) {
+                    self.client.in_force.bound(&effects);
+                }
                 Ok(ready)
             }
             Prepare::Waits => Err(Sent::Waits),
