@@ -30,12 +30,36 @@ pub(crate) async fn greet(
     parsed_startup: &ParsedStartup,
     deadline: tokio::time::Instant,
 ) -> Result<Arc<Greeting>, ClientError> {
-    let greeting = match pool.parameters.greeting(&parsed_startup.wanted) {
+    let mut known = pool.parameters.greeting(&parsed_startup.wanted);
+    let is_outdated = |greeting: &Greeting| pool.parameters.claim_standby_question(greeting, Instant::now());
+    if known.as_deref().is_some_and(is_outdated) {
+        Box::pin(ask_standby(shared, pool, &parsed_startup.wanted, deadline)).await;
+        known = pool.parameters.greeting(&parsed_startup.wanted);
+    }
+    let greeting = match known {
         Some(known) if pool.parameters.has_taken(&parsed_startup.settings) => known,
         // Seldom, and large while it is under way.
         _ => Box::pin(learn_parameters(shared, pool, parsed_startup, deadline)).await?,
     };
     Ok(greeting.with_startup(&parsed_startup.settings))
+}
+
+/// Learns whether the server of `pool` is still a standby: from an idle connection, or from a new one if none is open. Those in use tell
+/// of it themselves. Where that fails, the client's first statement will show what is wrong with the upstream.
+async fn ask_standby(shared: &Arc<Shared>, pool: &Arc<Pool>, asked: &RequestedParams, deadline: tokio::time::Instant) {
+    let lease = if pool.may_open_first() {
+        first_lease(pool, asked, deadline).await.ok()
+    } else {
+        pool.checkout_idle(asked, Instant::now())
+    };
+    let Some(mut lease) = lease else { return };
+    let mut pipeline = Pipeline::new();
+    let probed = own_statements::probe(&mut lease, &mut pipeline);
+    let in_time = tokio::time::timeout(shared.settings().timeouts.server_connect_timeout, probed).await;
+    if let (Ok(Ok(())), Some(clean)) = (in_time, Clean::prove(&pipeline, Pins::empty())) {
+        pool.parameters.learn_base(&mut lease.state);
+        lease.release(clean, Instant::now());
+    }
 }
 
 async fn learn_parameters(
@@ -47,10 +71,7 @@ async fn learn_parameters(
     let ParsedStartup { wanted: asked, settings, .. } = parsed_startup;
     let mut first = None;
     if pool.parameters.baseline().is_none() {
-        let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
-        first = Some(
-            pool.checkout(asked, Instant::now(), patience).await.map_err(|error| error.client_error().into_fatal())?,
-        );
+        first = Some(first_lease(pool, asked, deadline).await?);
     }
     let unknown = asked.only(|name, value| pool.parameters.canonical(name, value).is_none());
     let is_known = pool.parameters.has_taken(settings);
@@ -61,6 +82,16 @@ async fn learn_parameters(
         try_settings(shared, lease, &unknown, if is_known { None } else { Some(settings) }).await?;
     }
     Ok(pool.parameters.greeting(asked).unwrap_or_else(|| pool.parameters.greeting_as_known(asked)))
+}
+
+/// A connection for a login, which may have to wait for it.
+async fn first_lease(
+    pool: &Arc<Pool>,
+    asked: &RequestedParams,
+    deadline: tokio::time::Instant,
+) -> Result<Lease, ClientError> {
+    let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
+    pool.checkout(asked, Instant::now(), patience).await.map_err(|error| error.client_error().into_fatal())
 }
 
 /// Sets `unknown` and `settings` on a connection, to learn what the server makes of them.

@@ -64,6 +64,11 @@ impl Machine<'_> {
             return Next::Idle(self.kept_for_session());
         }
         self.drop_rolled_back();
+        let unexplained = self.unexplained();
+        if !unexplained.is_empty() {
+            self.pins.insert(Pins::NAMED_SETTING);
+            self.note_named_settings(&unexplained);
+        }
         let askable =
             !self.pins.is_empty() && self.pins.difference(Pins::QUERYABLE.union(Pins::NAMED_SETTING)).is_empty();
         if askable && self.pins.contains(Pins::NAMED_SETTING) {

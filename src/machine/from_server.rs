@@ -343,7 +343,7 @@ impl Machine<'_> {
         if changed && !self.is_preparing() && plan_settings::is_read_by_plans(name) {
             self.server.planned = PlannedUnder::Several;
         }
-        if self.is_preparing() && self.preparation.is_probe() {
+        if (self.is_preparing() && self.preparation.is_probe()) || params::is_internal(name) {
             // It has changed without a statement: that is what a reset goes back to.
             self.server.base.set(name, value);
             self.start.set(name, value);

@@ -18,15 +18,8 @@ use crate::track::transaction_block::IDLE;
 use crate::track::unknown_settings::UnknownSettings;
 use crate::track::{Pins, SqlEffects, function_plans, params, session_code};
 
-/// Reported settings that change without the client's doing.
-const THE_SERVERS_OWN: [&[u8]; 6] = [
-    b"in_hot_standby",
-    b"integer_datetimes",
-    b"is_superuser",
-    b"server_encoding",
-    b"server_version",
-    b"session_authorization",
-];
+/// Reported settings that follow from the session's roles.
+const OF_ROLES: [&[u8]; 2] = [b"is_superuser", b"session_authorization"];
 
 /// Number of bytes of settings that a client may carry. One with more keeps its connection.
 const MAX_CARRIED_BYTES: usize = 64 * 1024;
@@ -112,7 +105,7 @@ impl Machine<'_> {
     }
 
     /// Notes settings that the server is to be asked for between two pieces of work.
-    fn note_named_settings(&mut self, names: &[Box<[u8]>]) {
+    pub(super) fn note_named_settings(&mut self, names: &[Box<[u8]>]) {
         for name in names {
             // The others are reported.
             if params::following(name).is_none() && !self.named_settings.contains(name) {
@@ -138,6 +131,12 @@ impl Machine<'_> {
     /// The server has said what a setting is that the client's statements have changed: it is carried from now on, or keeps
     /// the client on its connection. `is_reset` says that it is what a reset makes it.
     pub(super) fn learn_setting(&mut self, name: &[u8], value: Option<&[u8]>, is_reset: bool) {
+        if let Some(reported) = self.server.params.get(name).map(<[u8]>::to_vec) {
+            self.start.set(name, &reported);
+            if is_reset && self.server.base.set(name, &reported) {
+                self.context.parameters.learn_base(self.server);
+            }
+        }
         let value = value.filter(|_| !is_reset || self.client.settings.has_base(name));
         // What is not ASCII can be written by its numbers where both sides have UTF-8; and in the schema for temporary tables
         // a session makes tables of its own.
@@ -361,24 +360,35 @@ impl Machine<'_> {
         }
         let baseline = self.context.parameters.baseline().unwrap_or_default();
         let now = self.server.params.clone();
-        let mut by_code = Vec::new();
+        let mut start = now.clone();
         for (name, value) in now.beyond(&self.start) {
-            match params::following(name) {
-                Some(known) => {
-                    let default = baseline.get(name) == Some(value) && self.client.asked.get(known).is_none();
-                    self.client.wanted.set(known, (!default).then_some(value));
-                }
-                None if THE_SERVERS_OWN.contains(&name) || self.client.settings.kept().mentions(name) => {}
-                // It has been reset.
-                None if self.server.base.get(name) == Some(value) => {}
-                None => by_code.push((name.to_ascii_lowercase(), value.to_vec())),
+            if let Some(known) = params::following(name) {
+                let default = baseline.get(name) == Some(value) && self.client.asked.get(known).is_none();
+                self.client.wanted.set(known, (!default).then_some(value));
+            } else if self.is_unexplained(name, value) {
+                // It is looked into once the client could do without its connection.
+                start.set(name, self.start.get(name).unwrap_or_default());
             }
         }
-        for (name, value) in by_code {
-            self.learn_setting(&name, Some(&value), false);
-        }
         self.context.parameters.learn_canonical(&self.client.wanted, &now);
-        self.start = now;
+        self.start = start;
+    }
+
+    /// Other reported settings that are neither what they were before nor what the client has set: code has set them, or the server's
+    /// configuration has changed.
+    pub(super) fn unexplained(&self) -> Vec<Box<[u8]>> {
+        let changed = self.server.params.beyond(&self.start).filter(|(name, value)| self.is_unexplained(name, value));
+        changed.map(|(name, _)| name.to_ascii_lowercase().into()).collect()
+    }
+
+    fn is_unexplained(&self, name: &[u8], value: &[u8]) -> bool {
+        // What is as after a reset has been reset.
+        let is_explained = params::following(name).is_some()
+            || params::is_internal(name)
+            || OF_ROLES.contains(&name)
+            || self.client.settings.kept().mentions(name)
+            || self.server.base.get(name) == Some(value);
+        !is_explained
     }
 }
 

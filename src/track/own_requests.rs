@@ -44,6 +44,12 @@ pub fn put_query(state: &mut ServerState, pipeline: &mut Pipeline, sql: &[u8], o
     pipeline.request(Request::Query, ResponseAction::Swallow);
 }
 
+/// Appends a `Sync` for a connection that owes nothing.
+pub(crate) fn put_sync(pipeline: &mut Pipeline, out: &mut Vec<u8>) {
+    frontend::put_sync(out);
+    pipeline.request(Request::Sync, ResponseAction::Swallow);
+}
+
 /// Appends what ends the work of a client that is gone, so that the server answers all of it and commits none that the client has not.
 pub fn put_end_of_work(pipeline: &mut Pipeline, out: &mut Vec<u8>) -> LastRequest {
     if pipeline.copying_in() {
@@ -58,8 +64,7 @@ pub fn put_end_of_work(pipeline: &mut Pipeline, out: &mut Vec<u8>) -> LastReques
     }
     if !pipeline.answered() {
         // After an error the server discards everything up to a Sync, that ROLLBACK too.
-        frontend::put_sync(out);
-        pipeline.request(Request::Sync, ResponseAction::Swallow);
+        put_sync(pipeline, out);
     }
     LastRequest { own: pipeline.owed_readies() - readies, unsynced }
 }

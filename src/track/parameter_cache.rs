@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use super::params::{RequestedParams, ServerParams};
 use super::server_state::ServerState;
@@ -21,6 +22,9 @@ const MAX_TAKEN_BYTES: usize = 256;
 /// Number of greetings that are kept for the next client that asks for the same.
 const MAX_GREETINGS: usize = 8;
 
+/// Time for which a login takes a standby for one without asking it.
+const STANDBY_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Canonical values of settings.
 type CanonicalValues = HashMap<(&'static str, Box<[u8]>), Box<[u8]>>;
 
@@ -35,6 +39,16 @@ pub struct Greeting {
     pub view: ServerParams,
     /// The messages that say so: `AuthenticationOk` and the `ParameterStatus`es.
     pub messages: Box<[u8]>,
+    /// Role of the server according to them.
+    role: ServerRole,
+}
+
+/// Role of a server in replication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ServerRole {
+    /// A primary, or a server that does not say (before PostgreSQL 14).
+    Primary,
+    Standby,
 }
 
 impl Greeting {
@@ -44,7 +58,9 @@ impl Greeting {
         for (name, value) in view.iter() {
             backend::put_parameter_status(&mut messages, name, value);
         }
-        Self { asked, wanted, view, messages: messages.into() }
+        let is_standby = view.get(b"in_hot_standby") == Some(b"on");
+        let role = if is_standby { ServerRole::Standby } else { ServerRole::Primary };
+        Self { asked, wanted, view, messages: messages.into(), role }
     }
 
     /// Returns the same for a client with a startup packet that has set `settings` too, of which some servers report `search_path` (PostgreSQL 18
@@ -74,6 +90,8 @@ struct LearnedParams {
     taken: HashSet<(Box<str>, Box<[u8]>)>,
     /// The latest last.
     greetings: VecDeque<Arc<Greeting>>,
+    /// Time at which a login last asked a standby whether it is still one.
+    standby_asked: Option<Instant>,
 }
 
 impl LearnedParams {
@@ -110,6 +128,20 @@ impl ParameterCache {
     #[must_use]
     pub fn baseline(&self) -> Option<ServerParams> {
         self.lock().baseline.clone()
+    }
+
+    /// Returns whether a login with `greeting` is to ask the server whether it is still the standby that it was: it tells of its promotion only with an
+    /// answer, and there is none as long as all clients leave a standby at once.
+    pub fn claim_standby_question(&self, greeting: &Greeting, now: Instant) -> bool {
+        greeting.role == ServerRole::Standby && {
+            let mut learned = self.lock();
+            let is_recent = |at: Instant| now.saturating_duration_since(at) < STANDBY_INTERVAL;
+            let is_due = !learned.standby_asked.is_some_and(is_recent);
+            if is_due {
+                learned.standby_asked = Some(now);
+            }
+            is_due
+        }
     }
 
     /// Returns the server's canonical form of a value, if it has been seen before.

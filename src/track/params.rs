@@ -256,6 +256,12 @@ pub(crate) fn following(name: &[u8]) -> Option<&'static str> {
     number_of(name).map(|known| FOLLOWING[known])
 }
 
+/// Returns whether `name` is a setting that no statement changes: the server reports what it is (`PGC_INTERNAL` in PostgreSQL's
+/// `guc_tables.c`).
+pub(crate) fn is_internal(name: &[u8]) -> bool {
+    matches!(name, b"in_hot_standby" | b"integer_datetimes" | b"server_encoding" | b"server_version")
+}
+
 /// Its place in [`FOLLOWING`].
 fn number_of(name: &[u8]) -> Option<usize> {
     FOLLOWING.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name))

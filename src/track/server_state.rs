@@ -239,6 +239,18 @@ impl ServerState {
         Self { code: CodeExposure::new(code), ..self }
     }
 
+    /// Notes what the server reports of `name` without a client's doing: a reset goes back to that as well. Returns `false`, and notes
+    /// nothing, where it reports more than can be kept.
+    #[must_use]
+    pub fn begins_with(&mut self, name: &[u8], value: &[u8]) -> bool {
+        let has_room = self.params.has_room_for(name, value);
+        if has_room {
+            self.params.set(name, value);
+            self.base.set(name, value);
+        }
+        has_room
+    }
+
     /// Between two clients, pgferry's own `DISCARD ALL` makes it as new.
     pub fn on_reset(&mut self) {
         self.on_discard_all();

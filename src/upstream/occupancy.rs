@@ -133,7 +133,9 @@ impl Occupancy {
     /// Its idle connections, by role.
     #[must_use]
     pub(crate) fn idle_ones(&self) -> String {
-        let mut text = format!("{} of its {} places are idle connections", self.idle, self.places());
+        // Superusers have the reserved ones as well.
+        let places = if self.idle > self.places() { self.max_connections } else { self.places() };
+        let mut text = format!("{} of its {places} places are idle connections", self.idle);
         for (nth, (role, count)) in self.idle_of.iter().enumerate() {
             // Writing to a string can't fail.
             let _ = write!(text, "{} role \"{role}\" {count}", if nth == 0 { ":" } else { "," });

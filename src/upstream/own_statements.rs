@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::server_conn::ServerConn;
 use crate::net::RecvError;
-use crate::track::Pipeline;
 use crate::track::keeping_reset::KeepingReset;
 use crate::track::own_requests::{self, Answer, Lost};
 use crate::track::server_state::RESET;
+use crate::track::{Pipeline, ServerState};
 use crate::wire::{frame, head};
 
 /// Resets an idle session within `limit`; says whether that succeeded.
@@ -74,6 +74,22 @@ pub(crate) async fn query(
     own_requests::put_query(&mut server_conn.state, pipeline, sql, &mut server_conn.conn.output);
     server_conn.conn.flush().await.map_err(RecvError::from)?;
     settle(server_conn, pipeline).await
+}
+
+/// Has the server report the settings that it has changed itself, on a connection that owes nothing.
+///
+/// # Errors
+/// When the connection is of no use any more.
+pub(crate) async fn probe(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result<(), CleanupError> {
+    let before = server_conn.state.params.clone();
+    own_requests::put_sync(pipeline, &mut server_conn.conn.output);
+    server_conn.conn.flush().await.map_err(RecvError::from)?;
+    settle(server_conn, pipeline).await?;
+    let ServerState { params, base, .. } = &mut server_conn.state;
+    for (name, value) in params.beyond(&before) {
+        base.set(name, value);
+    }
+    Ok(())
 }
 
 /// Receives and drops until nothing is owed. Returns the first error that was among it.

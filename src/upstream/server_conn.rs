@@ -96,11 +96,9 @@ impl ServerConn {
             match frame {
                 Ok(frame) if frame.tag == backend::PARAMETER_STATUS => {
                     let Some((name, value)) = backend::parameter_status(frame.body()) else { return false };
-                    if !self.state.params.has_room_for(name, value) {
+                    if !self.state.begins_with(name, value) {
                         return false;
                     }
-                    self.state.params.set(name, value);
-                    self.state.base.set(name, value);
                 }
                 Ok(frame) if matches!(frame.tag, backend::NOTICE | backend::NOTIFICATION) => {}
                 _ => return false,

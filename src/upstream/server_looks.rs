@@ -52,7 +52,7 @@ impl Pools {
             let limit = config.settings_of(&pool.key.database).timeouts.cleanup_timeout;
             tokio::spawn(async move {
                 let Some(seen) = ask_on(&mut pooled, limit).await else { return };
-                pool.hand_out(pooled);
+                pool.hand_out_asked(pooled);
                 if let Some(seen) = seen {
                     pools.learn(&upstream_target, seen);
                 }
@@ -93,15 +93,15 @@ impl Pools {
 /// Asks on an idle connection how full its server is; `None` where that fails, and it is to be closed.
 async fn ask_on(server_conn: &mut ServerConn, limit: Duration) -> Option<Option<Occupancy>> {
     server_conn.state.unnamed = UnnamedStatement::Absent;
-    let params = &mut server_conn.state.params;
-    let ask = Occupancy::ask(&mut server_conn.conn, |name, value| {
-        params.set(name, value);
-    });
-    let Ok(Ok(seen)) = timeout(limit, ask).await else {
-        server_conn.close_reason = CloseReason::Dead;
-        return None;
-    };
-    Some(seen)
+    let (state, mut has_room) = (&mut server_conn.state, true);
+    let ask = Occupancy::ask(&mut server_conn.conn, |name, value| has_room &= state.begins_with(name, value));
+    match timeout(limit, ask).await {
+        Ok(Ok(seen)) if has_room => Some(seen),
+        _ => {
+            server_conn.close_reason = CloseReason::Dead;
+            None
+        }
+    }
 }
 
 /// Tells that a server is full, and by which roles its places are held.

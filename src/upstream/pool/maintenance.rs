@@ -137,7 +137,7 @@ impl Pool {
             } else if let Some(chore) = chore {
                 chores.push((pooled, chore));
             } else {
-                self.hand_out(pooled);
+                self.hand_out_asked(pooled);
             }
         }
         dirty |= matches!(settings.pool.reset, Reset::Always | Reset::Auto) && self.reset_tentative(reset_after);
@@ -162,7 +162,7 @@ impl Pool {
             }
             Chore::Look(inquiry) => {
                 if session_code::look(&mut pooled, inquiry, &self.key.database, limit).await {
-                    self.hand_out(pooled);
+                    self.hand_out_asked(pooled);
                 }
             }
         }

@@ -211,6 +211,17 @@ impl Pool {
         self.put(&mut self.queue(), pooled);
     }
 
+    /// The same with an idle one on which pgferry has asked something.
+    pub(in crate::upstream) fn hand_out_asked(&self, mut pooled: PooledConn) {
+        // With its answer the server may have said that it is another kind of server by now.
+        if let Some(why) = self.unfit(&pooled, Instant::now()) {
+            pooled.close_reason = why;
+            return;
+        }
+        self.parameters.learn_base(&mut pooled.state);
+        self.hand_out(pooled);
+    }
+
     fn put(&self, queue: &mut Queue<PooledConn>, pooled: PooledConn) {
         if let Some(nobodys) = queue.deliver(pooled) {
             self.idle.put(nobodys);
@@ -386,6 +397,11 @@ impl Pool {
     /// Notes that a client came at `now`.
     pub(crate) fn touch(&self, now: Instant) {
         *lock(&self.last_used) = now;
+    }
+
+    /// Returns whether it has no open connection, and may have one.
+    pub(crate) fn may_open_first(&self) -> bool {
+        !self.is_paused() && self.open(&self.queue()) == 0
     }
 
     /// Number of connections that are idle.

@@ -153,11 +153,10 @@ pub fn needs_reset(reset: Reset, state: &ServerState, now: Instant) -> bool {
 pub(super) async fn look(server_conn: &mut ServerConn, inquiry: Inquiry, database: &[u8], limit: Duration) -> bool {
     server_conn.state.unnamed = UnnamedStatement::Absent;
     let code = Arc::clone(server_conn.state.code.code());
-    let params = &mut server_conn.state.params;
-    let ask = ask(&mut server_conn.conn, &inquiry, &code, |name, value| {
-        params.set(name, value);
-    });
+    let (state, mut has_room) = (&mut server_conn.state, true);
+    let ask = ask(&mut server_conn.conn, &inquiry, &code, |name, value| has_room &= state.begins_with(name, value));
     let (answer, broken) = match timeout(limit, ask).await {
+        Ok(Ok(_)) if !has_room => (Answer::Failed("the server reports more settings than can be kept".into()), true),
         Ok(Ok(answer)) => (answer, false),
         Ok(Err(error)) => (Answer::Failed(error.to_string()), true),
         Err(_) => (Answer::Failed("the server did not answer in time (cleanup_timeout)".into()), true),

@@ -31,6 +31,7 @@ mod replication;
 mod roles;
 mod script;
 mod sequences;
+mod server_settings;
 mod skipped_pipelines;
 mod slow_readers;
 mod standing;
