@@ -242,7 +242,7 @@ impl ServerState {
     /// Notes what the server reports of `name` without a client's doing: a reset goes back to that as well. Returns `false`, and notes
     /// nothing, where it reports more than can be kept.
     #[must_use]
-    pub fn begins_with(&mut self, name: &[u8], value: &[u8]) -> bool {
+    pub fn on_new_default(&mut self, name: &[u8], value: &[u8]) -> bool {
         let has_room = self.params.has_room_for(name, value);
         if has_room {
             self.params.set(name, value);

@@ -96,7 +96,7 @@ impl ServerConn {
             match frame {
                 Ok(frame) if frame.tag == backend::PARAMETER_STATUS => {
                     let Some((name, value)) = backend::parameter_status(frame.body()) else { return false };
-                    if !self.state.begins_with(name, value) {
+                    if !self.state.on_new_default(name, value) {
                         return false;
                     }
                 }

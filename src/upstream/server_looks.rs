@@ -94,7 +94,7 @@ impl Pools {
 async fn ask_on(server_conn: &mut ServerConn, limit: Duration) -> Option<Option<Occupancy>> {
     server_conn.state.unnamed = UnnamedStatement::Absent;
     let (state, mut has_room) = (&mut server_conn.state, true);
-    let ask = Occupancy::ask(&mut server_conn.conn, |name, value| has_room &= state.begins_with(name, value));
+    let ask = Occupancy::ask(&mut server_conn.conn, |name, value| has_room &= state.on_new_default(name, value));
     match timeout(limit, ask).await {
         Ok(Ok(seen)) if has_room => Some(seen),
         _ => {

@@ -154,7 +154,7 @@ pub(super) async fn look(server_conn: &mut ServerConn, inquiry: Inquiry, databas
     server_conn.state.unnamed = UnnamedStatement::Absent;
     let code = Arc::clone(server_conn.state.code.code());
     let (state, mut has_room) = (&mut server_conn.state, true);
-    let ask = ask(&mut server_conn.conn, &inquiry, &code, |name, value| has_room &= state.begins_with(name, value));
+    let ask = ask(&mut server_conn.conn, &inquiry, &code, |name, value| has_room &= state.on_new_default(name, value));
     let (answer, broken) = match timeout(limit, ask).await {
         Ok(Ok(_)) if !has_room => (Answer::Failed("the server reports more settings than can be kept".into()), true),
         Ok(Ok(answer)) => (answer, false),
