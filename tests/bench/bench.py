@@ -124,7 +124,8 @@ def count(lab, found, options):
             if not peer.command or not peer.serves(case, variant):
                 continue
             try:
-                counted = counter(lab, peer, variant, function)
+                with function.within(lab):
+                    counted = counter(lab, peer, variant, function)
             except Failed as failure:
                 print(f"  {peer.name:<12} can't: {failure}")
                 continue

@@ -1,5 +1,6 @@
 """What is measured. A case is a function from a lab, a peer and a size to figures by name."""
 
+import contextlib
 import re
 import resource
 import time
@@ -70,6 +71,7 @@ def of_pgbench(load, user="app"):
         return pgbench(lab, peer, variant, size, *load(lab), user=user)
 
     case.load, case.user = load, user
+    case.within = lambda lab: contextlib.nullcontext()
     return case
 
 
@@ -84,6 +86,18 @@ def long(protocol):
 
 def short_extended():
     return of_pgbench(lambda lab: ("-C", "-M", "extended", "-c", "50", "-j", "2", "-f", lab.select_1))
+
+
+def over_tls(case):
+    """The same with a PostgreSQL that offers TLS, which both proxies use by default, and libpq for a direct connection."""
+
+    def encrypted(lab, peer, variant, size):
+        with encrypted.within(lab):
+            return case(lab, peer, variant, size)
+
+    encrypted.load, encrypted.user = case.load, case.user
+    encrypted.within = lambda lab: lab.encrypted()
+    return encrypted
 
 
 def training(protocol, *arguments, user="app"):
@@ -185,6 +199,14 @@ CASES = {
     "long-simple-always": (long("simple"), "always", 'long-lived clients, simple protocol, reset = "always"', ()),
     "long-prepared-always": (long("prepared"), "always", 'long-lived clients, prepared statements, reset = "always"', ()),
     "long-workers": (long("simple"), "workers", "long-lived clients, two workers", ()),
+    "short-tls": (over_tls(short()), "transaction", "short connections, TLS to PostgreSQL", ("direct",)),
+    "long-simple-tls": (over_tls(long("simple")), "transaction", "long-lived clients, TLS to PostgreSQL", ("direct",)),
+    "long-prepared-tls": (
+        over_tls(long("prepared")),
+        "transaction",
+        "long-lived clients, prepared statements, TLS to PostgreSQL",
+        ("direct",),
+    ),
     "latency": (latency, "transaction", "connect to first row, one client", ("direct",)),
     "copy-out": (copy(many_rows), "transaction", "COPY out, rows of 1 kB", ("direct",)),
     "copy-out-small": (copy(small_rows), "transaction", "COPY out, rows of 50 B", ("direct",)),

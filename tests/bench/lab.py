@@ -1,6 +1,7 @@
 """Where things are measured: a PostgreSQL of its own, two network namespaces, and what processes cost."""
 
 import atexit
+import contextlib
 import ctypes
 import os
 import pwd
@@ -108,6 +109,26 @@ class Lab:
         self.psql("CREATE ROLE secret LOGIN PASSWORD 'hunter2'; CREATE TABLE events (id bigint, kind text, at timestamptz)")
         self.psql("GRANT ALL ON events TO secret")
         self.pgbench("-i", "-s", "1", "-q", "-h", self.host, "-p", str(self.port))
+
+    @contextlib.contextmanager
+    def encrypted(self):
+        """PostgreSQL offers TLS for as long."""
+        data = self.dir / "data"
+        files = [data / "server.key", data / "server.crt"]
+        if not files[0].exists():
+            key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+            run(*self.owner, "openssl", "req", "-x509", "-nodes", *key, "-subj", "/CN=db", "-keyout", files[0], "-out", files[1])
+            files[0].chmod(0o600)
+        self._offer_tls("on")
+        try:
+            yield
+        finally:
+            self._offer_tls("off")
+
+    def _offer_tls(self, ssl):
+        self.psql(f"ALTER SYSTEM SET ssl = {ssl}")
+        self.psql("SELECT pg_reload_conf()")
+        wait_for(lambda: self.psql("SHOW ssl") == ssl, f"ssl = {ssl}", self.dir / "postgres.log")
 
     def psql(self, sql, check=True):
         """What PostgreSQL answers to `sql`."""
