@@ -8,7 +8,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::message_target;
 use crate::track::pipeline::Note;
 use crate::track::server_state::Ran;
-use crate::track::session_command;
+use crate::track::session_command::{self, SessionCommand};
 use crate::track::transaction_block::{self, Block, IDLE};
 use crate::track::{Request, ResponseAction};
 use crate::wire::{Head, frame, frontend, head};
@@ -135,8 +135,8 @@ impl Machine<'_> {
             }
             return Step::Last;
         };
-        if self.pipeline.lost() && self.carries() && self.says_what_depends_on_names(request) {
-            self.client_stream.violates(ambiguous_copy());
+        if self.pipeline.lost() && self.may_put_messages(request) {
+            self.client_stream.violates(ambiguous_copy(self.context.mode));
             return Step::Last;
         }
         // In a copy the server refuses whatever has no place there by its type.
@@ -159,9 +159,11 @@ impl Machine<'_> {
     }
 
     /// Returns whether a request may need messages of pgferry's own, with answers that could not be told from the client's.
-    fn says_what_depends_on_names(&self, request: Request) -> bool {
+    fn may_put_messages(&self, request: Request) -> bool {
         !self.pipeline.copying_in()
             && !matches!(request, Request::Sync | Request::Flush | Request::CopyData | Request::CopyEnd)
+            // In session mode only a `RESET` does, if the connection was opened with other settings.
+            && (self.carries() || !self.wrongly_reset(&SessionCommand::ResetAll).is_empty())
     }
 
     /// Returns whether the next message, of which the header has not come, has no place in the copy under way: the server fails that by
@@ -415,13 +417,17 @@ impl Machine<'_> {
 
 /// Error for a client that has sent a `Sync` behind copy data on which the copy failed: whether the server has ignored it is
 /// not known.
-fn ambiguous_copy() -> ClientError {
-    ClientError::fatal(
-        ErrorSource::Client,
-        sqlstate::FEATURE_NOT_SUPPORTED,
-        "what follows a failed COPY can't be followed in transaction mode",
-    )
-    .hint("Send no Sync between the data of a COPY and its CopyDone, or use pool_mode = \"session\".")
+fn ambiguous_copy(mode: Mode) -> ClientError {
+    let hint = match mode {
+        Mode::Transaction => {
+            "Send nothing but data between the data of a COPY and its CopyDone, or use pool_mode = \"session\"."
+        }
+        Mode::Session => {
+            "Send nothing but data between the data of a COPY and its CopyDone, or connect without settings of its own."
+        }
+    };
+    let message = "what follows a failed COPY can't be followed";
+    ClientError::fatal(ErrorSource::Client, sqlstate::FEATURE_NOT_SUPPORTED, message).hint(hint)
 }
 
 /// The request of which these are the first bytes, less than its header.

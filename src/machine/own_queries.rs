@@ -275,8 +275,8 @@ impl Machine<'_> {
         if status == b'E' || !self.pipeline.answered() {
             return false;
         }
-        if self.client_stream.is_partial() {
-            // Nothing can be asked in the middle of a message.
+        if self.client_stream.is_partial() || self.pipeline.lost() {
+            // Nothing can be asked in the middle of a message, nor where the answers can't be told from others.
             self.pins.insert(Pins::SETTING);
             return false;
         }

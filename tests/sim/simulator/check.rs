@@ -169,8 +169,8 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // A question of pgferry's about the settings in force has begun a transaction for the rest of the pipeline.
         return Told::OfFaults;
     }
-    if case.setup.mode == Mode::Transaction && told(&["FATAL 0A000"]) && syncs_in_copy(member) {
-        // Only the server knows which of its Syncs a copy that fails on its data has ignored.
+    if told(&["FATAL 0A000"]) && interrupts_copy(member) {
+        // Only the server knows which of these messages a copy that fails on its data has ignored.
         return Told::OfFaults;
     }
     if (case.setup.refusals && told(&REFUSALS)) || (client.cancelled && told(&["ERROR 57014"])) {
@@ -238,11 +238,13 @@ fn texts(member: &Member) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a client sends a `Sync` behind copy data that it does not end.
-fn syncs_in_copy(member: &Member) -> bool {
+/// Whether a client sends anything else behind copy data that it does not end.
+fn interrupts_copy(member: &Member) -> bool {
     let messages = member.script.writes.iter().flat_map(|write| &write.messages);
     let messages: Vec<_> = messages.filter(|message| !matches!(message, Message::Flush)).collect();
-    messages.windows(2).any(|pair| matches!(pair, [Message::CopyData(_), Message::Sync]))
+    let is_of_copy =
+        |message: &Message| matches!(message, Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_));
+    messages.windows(2).any(|pair| matches!(pair, [Message::CopyData(_), next] if !is_of_copy(next)))
 }
 
 /// What a client is told that breaks the protocol.

@@ -634,6 +634,13 @@ const FOUND: &[(&str, &str)] = &[
      [Q('select code.set(''application_name'', ''hid'')')]
      [d('late1\\n')]",
     ),
+    (
+        "a text that is out of place in a copy that has failed, and a reset behind it",
+        "setup mode=session reset=auto code=anything step=40
+     client half_close
+     {options= -c a.b= -c c.d=}
+     [Q('COPY U FROM STDIN ; -- behind') d('half0') d('k0_3\\tnumber\\n') R(510000000f73686f7720c080612e6200) Q('reset a.b; select 1')]",
+    ),
 ];
 
 #[test]
