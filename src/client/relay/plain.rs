@@ -88,10 +88,9 @@ impl<'a> Pairing<'a> {
     fn finish_plain(&mut self, request: PlainRequest, mut tally: LocalStats) -> Outcome {
         let now = Instant::now();
         add_messages(&mut tally, &request.counts());
-        let ended = tally.ready(now, true, false);
         let timings = &self.shared.counters().timings;
-        timings.query.observe(ended.query);
-        timings.transaction.observe(ended.transaction.unwrap_or(ended.query));
+        timings.query.observe(tally.query_ends(now));
+        timings.transaction.observe(tally.transaction_ends(now));
         let (received, sent) = self.client.take_traffic();
         self.server.activity.pool().stats.take(&mut tally, received, sent);
         self.server.activity.set_active(false);
