@@ -17,7 +17,7 @@ use super::Shared;
 use super::session_handle::SessionHandle;
 use crate::config::Mode;
 use crate::drain::Phase;
-use crate::machine::{self, Buffers, Machine, MachineResult, Next};
+use crate::machine::{self, Buffers, Flush, Machine, MachineResult, Next};
 use crate::net::{Conn, ReadCoalescer};
 use crate::track::Pins;
 use crate::track::message_target::MAX_TEXT_BYTES;
@@ -149,10 +149,10 @@ impl<'a> Relay<'a> {
             if !self.counted.is_empty() {
                 self.handle.set_pins(Pins::empty());
             }
-            let all_sent = self.server.conn.is_flushed();
+            let to_server = Flush::of(self.server.conn.is_flushed());
             let (machine, mut io) = self.parts();
             let said = if let End::Machine(end) = &end { Some(end) } else { None };
-            let remains = machine.finish(&mut io, said, all_sent);
+            let remains = machine.finish(&mut io, said, to_server);
             Outcome { ready: self.ready.filter(|_| matches!(end, End::Machine(machine::End::Settled))), end, remains }
         }
     }
@@ -217,10 +217,14 @@ impl<'a> Relay<'a> {
     }
 
     fn boundary(&mut self) -> Next {
-        let all_sent = self.client.is_flushed() && self.server.conn.is_flushed();
+        let flush = Flush::of(self.client.is_flushed() && self.server.conn.is_flushed());
         let (machine, mut io) = self.parts();
-        let next = machine.boundary(&mut io, all_sent);
-        if all_sent && self.shown != Shown::Idle && self.machine.is_answered() && !self.machine.is_preparing() {
+        let next = machine.boundary(&mut io, flush);
+        if flush == Flush::Done
+            && self.shown != Shown::Idle
+            && self.machine.is_answered()
+            && !self.machine.is_preparing()
+        {
             self.shown = Shown::Idle;
             self.server.coalescer.end(self.server.conn);
             self.server.activity.set_active(false);

@@ -1,22 +1,22 @@
 //! Between two messages: whether the connection can be given back there, and what is to be done before.
 
 use super::client_stream::ClientSide;
-use super::{Buffers, Machine, Next, Phase, flush_forwarded};
+use super::{Buffers, Flush, Machine, Next, Phase, flush_forwarded};
 use crate::config::Mode;
 use crate::track::{Pins, Request, ResponseAction};
 use crate::wire::frontend;
 
 impl Machine<'_> {
-    /// Looks whether both sides are between two pieces of work, and what is to be done there. `all_sent` says that the
-    /// kernel has taken all that was to be sent to either side.
-    pub fn boundary(&mut self, io: &mut Buffers<'_>, all_sent: bool) -> Next {
+    /// Looks whether both sides are between two pieces of work, and what is to be done there; `flush` tells of what was to be sent
+    /// to either side.
+    pub fn boundary(&mut self, io: &mut Buffers<'_>, flush: Flush) -> Next {
         if matches!(self.phase, Phase::Leaving | Phase::Ended) {
             // The server's own end is waited for.
             return Next::Wait;
         }
         let ended = self.client_stream.client == ClientSide::Ended;
         if ended && self.client_stream.is_partial() && !self.is_preparing() {
-            return self.leave_in_message(io, all_sent);
+            return self.leave_in_message(io, flush);
         }
         if ended && self.pipeline.lost() {
             return self.leave(io);
@@ -30,7 +30,7 @@ impl Machine<'_> {
             return self.leave(io);
         }
         let under_way = self.is_preparing()
-            || !all_sent
+            || flush == Flush::Pending
             || self.client_stream.is_partial()
             || self.server_stream.is_partial()
             || !io.from_client.unsent().is_empty()
@@ -99,8 +99,8 @@ impl Machine<'_> {
     }
 
     /// The client has ended in the middle of a message, of which the rest will never come. The server sees the same.
-    fn leave_in_message(&mut self, io: &Buffers<'_>, all_sent: bool) -> Next {
-        let under_way = !all_sent || !io.from_client.unsent().is_empty();
+    fn leave_in_message(&mut self, io: &Buffers<'_>, flush: Flush) -> Next {
+        let under_way = flush == Flush::Pending || !io.from_client.unsent().is_empty();
         if under_way || !matches!(self.phase, Phase::Working) {
             return Next::Wait;
         }

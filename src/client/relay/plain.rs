@@ -28,7 +28,7 @@ impl<'a> Pairing<'a> {
     /// Sends the plain request at `now`, and its answer back; a machine takes over where something else comes, or is in the way.
     pub(crate) fn run_plain(mut self, request: PlainRequest, now: Instant) -> impl Future<Output = Outcome> + use<'a> {
         let mut tally = LocalStats::default();
-        let mut progress = PlainRequest::begin(self.server_state);
+        let mut progress = PlainRequest::begin(self.state, self.server_state);
         tally.begins(now);
         match self.shown_at_first() {
             Shown::Running => self.server.set_running(self.shared, self.handle, now),
