@@ -15,19 +15,8 @@ impl Machine<'_> {
             return Next::Wait;
         }
         let ended = self.client_stream.client == ClientSide::Ended;
-        if ended && self.client_stream.is_partial() && !self.is_preparing() {
-            return self.leave_in_message(io, flush);
-        }
-        if ended && self.pipeline.lost() {
-            return self.leave(io);
-        }
-        if ended && self.is_kept_back() {
-            if self.client_stream.is_in_violation() {
-                // What it is told in the end has all before it sent.
-                self.prompt(io);
-                return Next::Again;
-            }
-            return self.leave(io);
+        if ended && let Some(next) = self.end_unanswered(io, flush) {
+            return next;
         }
         let under_way = self.is_preparing()
             || flush == Flush::Pending
@@ -39,15 +28,8 @@ impl Machine<'_> {
         if under_way || !still {
             return Next::Wait;
         }
-        if ended && self.pipeline.copying_in() {
-            // The server may have failed it already, which the client is to hear.
-            flush_forwarded(io);
-            frontend::put_copy_fail(io.to_server, "the client has ended");
-            self.pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
-            return Next::Again;
-        }
         if ended {
-            return Next::End(self.client_stream.farewell());
+            return self.end_answered(io);
         }
         self.server_stream.resume();
         if self.pipeline.settled_but_for_reports() {
@@ -63,6 +45,12 @@ impl Machine<'_> {
             self.explained = super::announced_settings::AnnouncedSettings::default();
             return Next::Idle(self.kept_for_session());
         }
+        self.settle(io)
+    }
+
+    /// The client is between two pieces of work, and its session is carried from connection to connection: it gives this one back, or
+    /// keeps it for reasons about which the server is asked first, where it may know.
+    fn settle(&mut self, io: &mut Buffers<'_>) -> Next {
         self.drop_rolled_back();
         let askable =
             !self.pins.is_empty() && self.pins.difference(Pins::QUERYABLE.union(Pins::NAMED_SETTING)).is_empty();
@@ -78,6 +66,37 @@ impl Machine<'_> {
         self.pack();
         self.former_pins = self.pins;
         if self.pins.is_empty() { Next::End(super::End::Settled) } else { Next::Idle(self.pins) }
+    }
+
+    /// The client has ended: returns what is next where the server's answers are not to be waited for.
+    fn end_unanswered(&mut self, io: &mut Buffers<'_>, flush: Flush) -> Option<Next> {
+        if self.client_stream.is_partial() && !self.is_preparing() {
+            return Some(self.leave_in_message(io, flush));
+        }
+        if self.pipeline.lost() {
+            return Some(self.leave(io));
+        }
+        if !self.is_kept_back() {
+            return None;
+        }
+        if self.client_stream.is_in_violation() {
+            // What it is told in the end has all before it sent.
+            self.prompt(io);
+            return Some(Next::Again);
+        }
+        Some(self.leave(io))
+    }
+
+    /// The client has ended, and has its answers, unless a copy waits for more of its data.
+    fn end_answered(&mut self, io: &mut Buffers<'_>) -> Next {
+        if !self.pipeline.copying_in() {
+            return Next::End(self.client_stream.farewell());
+        }
+        // The server may have failed it already, which the client is to hear.
+        flush_forwarded(io);
+        frontend::put_copy_fail(io.to_server, "the client has ended");
+        self.pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
+        Next::Again
     }
 
     /// Returns whether the server keeps back the answers to all that is owed, which no `Sync` or `Flush` has followed. If one of the
