@@ -24,8 +24,8 @@ use crate::auth::{Credential, Password, pgpass};
 use crate::buffer::{Buffer, BufferPool};
 use crate::config::{Mode, Pin, RawConfig, Settings, Upstream};
 use crate::import::{self, ini::Ini};
-use crate::machine::preparation::{Preparation, ResetPolicy};
-use crate::machine::{self, Buffers, Machine, Next};
+use crate::machine::preparation::{Liveness, Preparation, ResetPolicy};
+use crate::machine::{self, Buffers, Flush, Machine, Next};
 use crate::net::InheritedListener;
 use crate::net::tls::certificate::{self, Certificate};
 use crate::track::lexis::Characters;
@@ -158,7 +158,8 @@ pub fn machine(bytes: &[u8]) {
         server.used = UsedBy::One { client: 2, work: 1 };
     }
     let policy = if kind & 2 != 0 { ResetPolicy::All } else { ResetPolicy::Nothing };
-    let preparation = Preparation::new(&server, &client, 1, (&parameters, &statements), policy, kind & 4 != 0);
+    let liveness = if kind & 4 != 0 { Liveness::Doubtful } else { Liveness::Known };
+    let preparation = Preparation::new(&server, &client, 1, (&parameters, &statements), policy, liveness);
     let context = machine::Context {
         mode: if kind & 8 != 0 { Mode::Session } else { Mode::Transaction },
         pin: if kind & 16 != 0 { Pin::Refuse } else { Pin::Auto },
@@ -181,7 +182,7 @@ pub fn machine(bytes: &[u8]) {
     };
     let mut machine = Machine::new(context, &mut client, &mut server, preparation);
     let end = converse(&mut machine, &mut io, rest).err();
-    machine.finish(&mut io, end.as_ref(), true);
+    machine.finish(&mut io, end.as_ref(), Flush::Done);
 }
 
 fn converse(machine: &mut Machine<'_>, io: &mut Buffers<'_>, mut rest: &[u8]) -> Result<(), machine::End> {
@@ -224,7 +225,7 @@ fn converse(machine: &mut Machine<'_>, io: &mut Buffers<'_>, mut rest: &[u8]) ->
             if machine.server_sent(io)? || !io.to_client.is_empty() || !io.to_server.is_empty() {
                 continue;
             }
-            match machine.boundary(io, true) {
+            match machine.boundary(io, Flush::Done) {
                 Next::End(end) => return Err(end),
                 Next::HalfClose => {
                     is_half_closed = true;

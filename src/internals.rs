@@ -94,7 +94,7 @@ pub mod error {
 
 /// The protocol logic of one client on one server connection.
 pub mod machine {
-    pub use crate::machine::{Buffers, Context, End, Machine, MachineResult, Next};
+    pub use crate::machine::{Buffers, Context, End, Flush, Machine, MachineResult, Next};
 
     /// The next message of a client without a connection.
     pub mod first_request {
@@ -108,7 +108,7 @@ pub mod machine {
 
     /// The messages in front of a client's first one.
     pub mod preparation {
-        pub use crate::machine::preparation::{Preparation, ResetPolicy};
+        pub use crate::machine::preparation::{Liveness, Preparation, ResetPolicy};
     }
 
     /// Refused requests.

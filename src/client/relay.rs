@@ -9,15 +9,16 @@ mod pairing;
 mod plain;
 
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use super::Shared;
 use super::session_handle::SessionHandle;
 use crate::config::Mode;
 use crate::drain::Phase;
-use crate::machine::{self, Buffers, Machine, MachineResult, Next};
+use crate::machine::{self, Buffers, Flush, Machine, MachineResult, Next};
 use crate::net::{Conn, ReadCoalescer};
 use crate::track::Pins;
 use crate::track::message_target::MAX_TEXT_BYTES;
@@ -149,10 +150,10 @@ impl<'a> Relay<'a> {
             if !self.counted.is_empty() {
                 self.handle.set_pins(Pins::empty());
             }
-            let all_sent = self.server.conn.is_flushed();
+            let to_server = Flush::of(self.server.conn.is_flushed());
             let (machine, mut io) = self.parts();
             let said = if let End::Machine(end) = &end { Some(end) } else { None };
-            let remains = machine.finish(&mut io, said, all_sent);
+            let remains = machine.finish(&mut io, said, to_server);
             Outcome { ready: self.ready.filter(|_| matches!(end, End::Machine(machine::End::Settled))), end, remains }
         }
     }
@@ -217,10 +218,14 @@ impl<'a> Relay<'a> {
     }
 
     fn boundary(&mut self) -> Next {
-        let all_sent = self.client.is_flushed() && self.server.conn.is_flushed();
+        let flush = Flush::of(self.client.is_flushed() && self.server.conn.is_flushed());
         let (machine, mut io) = self.parts();
-        let next = machine.boundary(&mut io, all_sent);
-        if all_sent && self.shown != Shown::Idle && self.machine.is_answered() && !self.machine.is_preparing() {
+        let next = machine.boundary(&mut io, flush);
+        if flush == Flush::Done
+            && self.shown != Shown::Idle
+            && self.machine.is_answered()
+            && !self.machine.is_preparing()
+        {
             self.shown = Shown::Idle;
             self.server.coalescer.end(self.server.conn);
             self.server.activity.set_active(false);
@@ -260,29 +265,10 @@ impl<'a> Relay<'a> {
             ServerSide::TakesNoMore => return Ok(()),
         }
         loop {
-            if !self.server.conn.is_flushed() {
-                if self.client.input.unsent().len() <= SMALL_BYTES {
-                    let unsent = self.client.input.unsent();
-                    self.server.conn.output.extend_from_slice(unsent);
-                    let n = unsent.len();
-                    self.client.input.sent(n);
-                }
-                match self.server.conn.poll_flush(cx) {
-                    Poll::Pending => return Ok(()),
-                    Poll::Ready(Err(_)) => return self.server_takes_no_more(),
-                    Poll::Ready(Ok(())) => self.machine.on_sent(),
-                }
-            }
-            if !self.client.input.unsent().is_empty() {
-                match self.server.conn.poll_write(cx, self.client.input.unsent()) {
-                    Poll::Pending => return Ok(()),
-                    Poll::Ready(Err(_) | Ok(0)) => return self.server_takes_no_more(),
-                    Poll::Ready(Ok(n)) => {
-                        self.client.input.sent(n);
-                        self.machine.on_sent();
-                    }
-                }
-                continue;
+            match self.poll_send(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Err(_)) => return self.server_takes_no_more(),
+                Poll::Ready(Ok(())) => {}
             }
             if self.machine.holds_client() {
                 return Ok(());
@@ -299,24 +285,55 @@ impl<'a> Relay<'a> {
             if self.client.input.is_full()
                 || self.machine.client_has_ended()
                 || self.server.readable.0 == Readable::NotNow
+                || self.poll_client(cx)?.is_pending()
             {
                 return Ok(());
             }
-            match self.client.poll_fill(cx) {
-                Poll::Pending => {
-                    self.server.readable.0 = Readable::NotNow;
-                    return Ok(());
-                }
-                Poll::Ready(Ok(1..)) => {}
-                // Only the one direction is closed: the client still gets its answers.
-                Poll::Ready(Ok(0)) if !self.client.stream().is_hung_up() => {
-                    self.machine.client_ended();
-                    let (machine, mut io) = self.parts();
-                    machine.client_sent(&mut io);
-                }
-                Poll::Ready(Err(_) | Ok(0)) => return Err(End::ClientGone),
-            }
         }
+    }
+
+    /// Sends what waits for the server; ready once the kernel has taken all of it.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if !self.server.conn.is_flushed() {
+                if self.client.input.unsent().len() <= SMALL_BYTES {
+                    let unsent = self.client.input.unsent();
+                    self.server.conn.output.extend_from_slice(unsent);
+                    let n = unsent.len();
+                    self.client.input.sent(n);
+                }
+                ready!(self.server.conn.poll_flush(cx))?;
+                self.machine.on_sent();
+            }
+            if self.client.input.unsent().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let sent = ready!(self.server.conn.poll_write(cx, self.client.input.unsent()))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.client.input.sent(sent);
+            self.machine.on_sent();
+        }
+    }
+
+    /// Reads from the client; ready once something has come, be it the end.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+        match self.client.poll_fill(cx) {
+            Poll::Pending => {
+                self.server.readable.0 = Readable::NotNow;
+                return Ok(Poll::Pending);
+            }
+            Poll::Ready(Ok(1..)) => {}
+            // Only the one direction is closed: the client still gets its answers.
+            Poll::Ready(Ok(0)) if !self.client.stream().is_hung_up() => {
+                self.machine.client_ended();
+                let (machine, mut io) = self.parts();
+                machine.client_sent(&mut io);
+            }
+            Poll::Ready(Err(_) | Ok(0)) => return Err(End::ClientGone),
+        }
+        Ok(Poll::Ready(()))
     }
 
     /// The server has closed its side. It may have said why before, and the client should hear that: the end is where

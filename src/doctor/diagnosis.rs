@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::facts::{Facts, Upstream};
 use super::finding::{Finding, Level, finding};
 use super::kernel::Kernel;
-use super::server::DatabaseCode;
-use super::sysctl_advice::{self, sysctl};
+use super::server::{DatabaseCode, Unasked};
+use super::sysctl_advice::{self, PodSysctl, sysctl};
 
 /// Diagnoses the facts.
 #[must_use]
@@ -62,14 +62,14 @@ fn ports(facts: &Facts, upstream: &Upstream) -> Finding {
             facts,
             "net.ipv4.tcp_tw_reuse=1",
             "ports in TIME_WAIT are used again after a second; safe with timestamps on both sides",
-            false,
+            PodSysctl::Unsafe,
         ))
     };
     let wider = sysctl(
         facts,
         "net.ipv4.ip_local_port_range=\"15000 65000\"",
         "reserve the ports of listeners in it (net.ipv4.ip_local_reserved_ports) first",
-        true,
+        PodSysctl::Safe,
     );
     let found =
         found.advise("let programs connect through pgferry: it needs no port per connection (no risk to others)");
@@ -127,21 +127,7 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
     let topic = format!("server {}", upstream.name);
     let said = match &upstream.server {
         None => return Vec::new(),
-        Some(Err(error)) => {
-            let level = if error.why.contains("names no user") { Level::Info } else { Level::Warn };
-            let mut text = format!("not asked: {}", error.why);
-            if let Some(seen) = &error.seen {
-                let free = seen.max_connections - seen.reserved;
-                let _ = write!(
-                    text,
-                    "; at the last look of the pgferry here {} of {free} connections were in use ({} reserved); {}",
-                    seen.connected,
-                    seen.reserved,
-                    fit(facts, free)
-                );
-            }
-            return vec![finding(level, topic, text)];
-        }
+        Some(Err(error)) => return vec![unasked_server(facts, topic, error)],
         Some(Ok(said)) => said,
     };
     let free = said.max_connections - said.reserved;
@@ -159,7 +145,6 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
         let _ = write!(text, ", {} for this role (CONNECTION LIMIT)", said.role_limit);
         limit = limit.min(said.role_limit);
     }
-    let mut all = Vec::new();
     let mut level = Level::Ok;
     let _ = write!(text, "; {}", fit(facts, limit));
     if limit < pool_size(facts) {
@@ -173,21 +158,43 @@ fn server(facts: &Facts, upstream: &Upstream) -> Vec<Finding> {
             let _ = write!(text, "; max_upstream = \"auto\" comes to {} for one more", said.share());
         }
     }
-    let idle = said.idle_session_timeout_ms / 1000;
-    let ours = i64::try_from(facts.pool.idle_timeout_s).ok().filter(|ours| *ours > 0).unwrap_or(i64::MAX);
-    if idle > 0 && idle < ours {
-        let why = format!("idle_session_timeout is {idle} s: the server closes idle connections before pgferry does");
-        let advice =
-            format!("set server_idle_timeout = \"{}s\" in pgferry's configuration (no risk)", (idle * 9 / 10).max(1));
-        all.push(finding(Level::Warn, topic.clone(), why).advise(advice));
-    }
     if said.connected * 10 >= free * 9 {
         level = level.max(Level::Warn);
         text.push_str("; it is nearly full");
     }
-    all.insert(0, finding(level, topic, text));
+    let mut all = vec![finding(level, topic.clone(), text)];
+    all.extend(idle_session_timeout(facts, topic, said.idle_session_timeout_ms / 1000));
     all.extend(said.session_code.as_ref().map(session_code));
     all
+}
+
+/// Diagnoses a server that did not let the doctor in, by what the pgferry here has seen of it.
+fn unasked_server(facts: &Facts, topic: String, error: &Unasked) -> Finding {
+    let level = if error.why.contains("names no user") { Level::Info } else { Level::Warn };
+    let mut text = format!("not asked: {}", error.why);
+    if let Some(seen) = &error.seen {
+        let free = seen.max_connections - seen.reserved;
+        let _ = write!(
+            text,
+            "; at the last look of the pgferry here {} of {free} connections were in use ({} reserved); {}",
+            seen.connected,
+            seen.reserved,
+            fit(facts, free)
+        );
+    }
+    finding(level, topic, text)
+}
+
+/// Diagnoses a server that closes connections that were idle for `idle` seconds, or never where that is 0.
+fn idle_session_timeout(facts: &Facts, topic: String, idle: i64) -> Option<Finding> {
+    let ours = i64::try_from(facts.pool.idle_timeout_s).ok().filter(|ours| *ours > 0).unwrap_or(i64::MAX);
+    if idle <= 0 || idle >= ours {
+        return None;
+    }
+    let why = format!("idle_session_timeout is {idle} s: the server closes idle connections before pgferry does");
+    let advice =
+        format!("set server_idle_timeout = \"{}s\" in pgferry's configuration (no risk)", (idle * 9 / 10).max(1));
+    Some(finding(Level::Warn, topic, why).advise(advice))
 }
 
 /// Diagnoses what the code in the server's database means for resets.
@@ -246,66 +253,66 @@ fn pgferry(facts: &Facts) -> Vec<Finding> {
 
 /// Diagnoses the rest of this host.
 fn host(facts: &Facts) -> Vec<Finding> {
+    let found =
+        [listeners_in_range(facts), conntrack(&facts.kernel), backlog(facts), open_files(facts), container(facts)];
+    found.into_iter().flatten().chain([network_namespace(facts)]).collect()
+}
+
+fn listeners_in_range(facts: &Facts) -> Option<Finding> {
+    if facts.listeners_in_range.is_empty() {
+        return None;
+    }
+    let ports: Vec<_> = facts.listeners_in_range.iter().take(10).map(u16::to_string).collect();
+    let text = format!(
+        "listen inside the ephemeral range, where a connection may take their port while they are down: {}",
+        ports.join(", ")
+    );
+    Some(finding(Level::Info, "listeners", text).advise(sysctl(
+        facts,
+        &format!("net.ipv4.ip_local_reserved_ports={}", ports.join(",")),
+        "those ports are then never given out",
+        PodSysctl::Unsafe,
+    )))
+}
+
+fn conntrack(kernel: &Kernel) -> Option<Finding> {
+    let (count, max) = kernel.conntrack_count.zip(kernel.conntrack_max)?;
+    let share = count * 100 / max.max(1);
+    let level = if share >= 80 { Level::Warn } else { Level::Ok };
+    let text = format!("{share} % of {max} entries: {count}; a closed connection stays in it for two minutes");
+    Some(finding(level, "conntrack", text))
+}
+
+fn backlog(facts: &Facts) -> Option<Finding> {
+    const KEY: &str = "net.core.somaxconn";
+    let backlog = facts.kernel.somaxconn.as_ref().and_then(|text| text.parse::<u64>().ok())?;
+    let text =
+        format!("= {backlog}: so many clients may wait to be accepted; more than that fail at once on a unix socket");
+    Some(if backlog < 1024 {
+        let default = "it is the default since Linux 5.4";
+        finding(Level::Warn, KEY, text).advise(sysctl(facts, "net.core.somaxconn=4096", default, PodSysctl::Unsafe))
+    } else {
+        finding(Level::Ok, KEY, text)
+    })
+}
+
+fn open_files(facts: &Facts) -> Option<Finding> {
+    let (soft, hard) = facts.open_files?;
+    let level = if hard < 4096 { Level::Warn } else { Level::Ok };
+    let text = format!("{soft}, may be raised to {hard}: pgferry does so; a client needs one, a connection two");
+    Some(finding(level, "open files", text))
+}
+
+fn container(facts: &Facts) -> Option<Finding> {
+    let (memory, processes) = facts.container;
+    let memory = memory.map(|bytes| format!("{} MiB of memory", bytes >> 20));
+    let processes = processes.map(|pids| format!("{pids} processes"));
+    let limits: Vec<_> = memory.into_iter().chain(processes).collect();
+    (!limits.is_empty()).then(|| finding(Level::Info, "container", format!("limited to {}", limits.join(", "))))
+}
+
+fn network_namespace(facts: &Facts) -> Finding {
     let kernel = &facts.kernel;
-    let mut all = Vec::new();
-    if !facts.listeners_in_range.is_empty() {
-        let ports: Vec<_> = facts.listeners_in_range.iter().take(10).map(u16::to_string).collect();
-        all.push(
-            finding(
-                Level::Info,
-                "listeners",
-                format!(
-                    "listen inside the ephemeral range, where a connection may take their port while they are down: {}",
-                    ports.join(", ")
-                ),
-            )
-            .advise(sysctl(
-                facts,
-                &format!("net.ipv4.ip_local_reserved_ports={}", ports.join(",")),
-                "those ports are then never given out",
-                false,
-            )),
-        );
-    }
-    if let (Some(count), Some(max)) = (kernel.conntrack_count, kernel.conntrack_max) {
-        let share = count * 100 / max.max(1);
-        let level = if share >= 80 { Level::Warn } else { Level::Ok };
-        all.push(finding(
-            level,
-            "conntrack",
-            format!("{share} % of {max} entries: {count}; a closed connection stays in it for two minutes"),
-        ));
-    }
-    if let Some(backlog) = kernel.somaxconn.as_ref().and_then(|text| text.parse::<u64>().ok()) {
-        let found = finding(
-            if backlog < 1024 { Level::Warn } else { Level::Ok },
-            "net.core.somaxconn",
-            format!(
-                "= {backlog}: so many clients may wait to be accepted; more than that fail at once on a unix socket"
-            ),
-        );
-        all.push(if backlog < 1024 {
-            found.advise(sysctl(facts, "net.core.somaxconn=4096", "it is the default since Linux 5.4", false))
-        } else {
-            found
-        });
-    }
-    if let Some((soft, hard)) = facts.open_files {
-        let level = if hard < 4096 { Level::Warn } else { Level::Ok };
-        let text = format!("{soft}, may be raised to {hard}: pgferry does so; a client needs one, a connection two");
-        all.push(finding(level, "open files", text));
-    }
-    let mib = |bytes: u64| format!("{} MiB of memory", bytes >> 20);
-    let limits: Vec<_> = facts
-        .container
-        .0
-        .map(mib)
-        .into_iter()
-        .chain(facts.container.1.map(|pids| format!("{pids} processes")))
-        .collect();
-    if !limits.is_empty() {
-        all.push(finding(Level::Info, "container", format!("limited to {}", limits.join(", "))));
-    }
     let place = match (kernel.is_host_namespace, facts.in_kubernetes) {
         (Some(false), _) => "a network namespace of its own: all of this is about it alone",
         (Some(true), true) => "the first process's network namespace: in a pod with hostNetwork that is the node's",
@@ -313,6 +320,5 @@ fn host(facts: &Facts) -> Vec<Finding> {
         (None, _) => "a network namespace that can't be told from the host's",
     };
     let waiting = kernel.time_wait.map_or_else(String::new, |count| format!("; {count} sockets in TIME_WAIT in all"));
-    all.push(finding(Level::Info, "host", format!("Linux {}, {place}{waiting}", kernel.release)));
-    all
+    finding(Level::Info, "host", format!("Linux {}, {place}{waiting}", kernel.release))
 }

@@ -1,36 +1,25 @@
 //! Between two messages: whether the connection can be given back there, and what is to be done before.
 
 use super::client_stream::ClientSide;
-use super::{Buffers, Machine, Next, Phase, flush_forwarded};
+use super::{Buffers, Flush, Machine, Next, Phase, flush_forwarded};
 use crate::config::Mode;
 use crate::track::{Pins, Request, ResponseAction};
 use crate::wire::frontend;
 
 impl Machine<'_> {
-    /// Looks whether both sides are between two pieces of work, and what is to be done there. `all_sent` says that the
-    /// kernel has taken all that was to be sent to either side.
-    pub fn boundary(&mut self, io: &mut Buffers<'_>, all_sent: bool) -> Next {
+    /// Looks whether both sides are between two pieces of work, and what is to be done there; `flush` tells of what was to be sent
+    /// to either side.
+    pub fn boundary(&mut self, io: &mut Buffers<'_>, flush: Flush) -> Next {
         if matches!(self.phase, Phase::Leaving | Phase::Ended) {
             // The server's own end is waited for.
             return Next::Wait;
         }
         let ended = self.client_stream.client == ClientSide::Ended;
-        if ended && self.client_stream.is_partial() && !self.is_preparing() {
-            return self.leave_in_message(io, all_sent);
-        }
-        if ended && self.pipeline.lost() {
-            return self.leave(io);
-        }
-        if ended && self.is_kept_back() {
-            if self.client_stream.is_in_violation() {
-                // What it is told in the end has all before it sent.
-                self.prompt(io);
-                return Next::Again;
-            }
-            return self.leave(io);
+        if ended && let Some(next) = self.end_unanswered(io, flush) {
+            return next;
         }
         let under_way = self.is_preparing()
-            || !all_sent
+            || flush == Flush::Pending
             || self.client_stream.is_partial()
             || self.server_stream.is_partial()
             || !io.from_client.unsent().is_empty()
@@ -39,15 +28,8 @@ impl Machine<'_> {
         if under_way || !still {
             return Next::Wait;
         }
-        if ended && self.pipeline.copying_in() {
-            // The server may have failed it already, which the client is to hear.
-            flush_forwarded(io);
-            frontend::put_copy_fail(io.to_server, "the client has ended");
-            self.pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
-            return Next::Again;
-        }
         if ended {
-            return Next::End(self.client_stream.farewell());
+            return self.end_answered(io);
         }
         self.server_stream.resume();
         if self.pipeline.settled_but_for_reports() {
@@ -63,6 +45,12 @@ impl Machine<'_> {
             self.explained = super::announced_settings::AnnouncedSettings::default();
             return Next::Idle(self.kept_for_session());
         }
+        self.settle(io)
+    }
+
+    /// The client is between two pieces of work, and its session is carried from connection to connection: it gives this one back, or
+    /// keeps it for reasons about which the server is asked first, where it may know.
+    fn settle(&mut self, io: &mut Buffers<'_>) -> Next {
         self.drop_rolled_back();
         let unexplained = self.unexplained();
         if !unexplained.is_empty() {
@@ -85,6 +73,37 @@ impl Machine<'_> {
         if self.pins.is_empty() { Next::End(super::End::Settled) } else { Next::Idle(self.pins) }
     }
 
+    /// The client has ended: returns what is next where the server's answers are not to be waited for.
+    fn end_unanswered(&mut self, io: &mut Buffers<'_>, flush: Flush) -> Option<Next> {
+        if self.client_stream.is_partial() && !self.is_preparing() {
+            return Some(self.leave_in_message(io, flush));
+        }
+        if self.pipeline.lost() {
+            return Some(self.leave(io));
+        }
+        if !self.is_kept_back() {
+            return None;
+        }
+        if self.client_stream.is_in_violation() {
+            // What it is told in the end has all before it sent.
+            self.prompt(io);
+            return Some(Next::Again);
+        }
+        Some(self.leave(io))
+    }
+
+    /// The client has ended, and has its answers, unless a copy waits for more of its data.
+    fn end_answered(&mut self, io: &mut Buffers<'_>) -> Next {
+        if !self.pipeline.copying_in() {
+            return Next::End(self.client_stream.farewell());
+        }
+        // The server may have failed it already, which the client is to hear.
+        flush_forwarded(io);
+        frontend::put_copy_fail(io.to_server, "the client has ended");
+        self.pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
+        Next::Again
+    }
+
     /// Returns whether the server keeps back the answers to all that is owed, which no `Sync` or `Flush` has followed. If one of the
     /// requests fails, it says so at once, and the client is to have that; what it goes on keeping back is lost with the
     /// session. Only the session's end tells the one from the other.
@@ -104,8 +123,8 @@ impl Machine<'_> {
     }
 
     /// The client has ended in the middle of a message, of which the rest will never come. The server sees the same.
-    fn leave_in_message(&mut self, io: &Buffers<'_>, all_sent: bool) -> Next {
-        let under_way = !all_sent || !io.from_client.unsent().is_empty();
+    fn leave_in_message(&mut self, io: &Buffers<'_>, flush: Flush) -> Next {
+        let under_way = flush == Flush::Pending || !io.from_client.unsent().is_empty();
         if under_way || !matches!(self.phase, Phase::Working) {
             return Next::Wait;
         }

@@ -3,7 +3,7 @@
 
 use super::End;
 use crate::error::ClientError;
-use crate::wire::frame;
+use crate::wire::{StreamPosition, frame};
 
 /// State of the client's half of the stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,39 +18,48 @@ pub(super) enum ClientSide {
 }
 
 /// Treatment of the rest of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Rest {
     /// It is sent on.
-    Forward(usize),
+    #[default]
+    Forward,
     /// It is dropped.
-    Drop(usize),
-    /// It is sent on, and how long it is will be known when the header has come, of which this is the beginning.
-    Header { begin: [u8; frame::HEADER_BYTES], here: usize },
+    Drop,
 }
 
 /// Position in the client's stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ClientStream {
-    pub(super) rest: Rest,
+    position: StreamPosition,
+    rest: Rest,
     pub(super) client: ClientSide,
     /// Reason why the client's stream has ended, if it is told so.
     violation: Option<ClientError>,
 }
 
-impl Default for ClientStream {
-    fn default() -> Self {
-        Self { rest: Rest::Forward(0), client: ClientSide::Open, violation: None }
-    }
-}
-
 impl ClientStream {
     /// Returns whether part of a message has been sent on, and the rest has not come.
     pub(super) fn is_partial(&self) -> bool {
-        matches!(self.rest, Rest::Forward(1..) | Rest::Header { .. })
+        self.rest == Rest::Forward && !self.position.is_between()
     }
 
     pub(super) fn is_between(&self) -> bool {
-        matches!(self.rest, Rest::Forward(0) | Rest::Drop(0))
+        self.position.is_between()
+    }
+
+    /// Notes that a message was taken but for its last `left` bytes, which are treated as `rest` says.
+    pub(super) fn begin_rest(&mut self, rest: Rest, left: usize) {
+        (self.rest, self.position) = (rest, StreamPosition::Body(left));
+    }
+
+    /// Takes what `bytes` begin with of the current message, or of a header that begins here. Returns the number of bytes, and how they
+    /// are treated.
+    pub(super) fn take_rest(&mut self, bytes: &[u8]) -> (usize, Rest) {
+        let (taken, read) = self.position.take(bytes, frame::FRONTEND_LIMIT);
+        if let Err(bad) = read {
+            self.violates(ClientError::violation(bad.to_string()));
+        }
+        (taken, self.rest)
     }
 
     /// Notes that the rest of the current message will not come, if the stream has ended.
@@ -78,6 +87,6 @@ impl ClientStream {
 
     /// Makes unread again what was taken.
     pub(super) fn put_back(&mut self) {
-        self.rest = Rest::Forward(0);
+        self.begin_rest(Rest::Forward, 0);
     }
 }

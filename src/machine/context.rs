@@ -18,6 +18,23 @@ pub struct Buffers<'b> {
     pub to_server: &'b mut Vec<u8>,
 }
 
+/// Progress of the bytes that are to be sent and have left the [`Buffers`] or wait in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// The kernel has taken all of them.
+    Done,
+    /// Some are still to be taken.
+    Pending,
+}
+
+impl Flush {
+    /// Returns the progress of what is flushed or not.
+    #[must_use]
+    pub fn of(is_flushed: bool) -> Self {
+        if is_flushed { Self::Done } else { Self::Pending }
+    }
+}
+
 /// Facts that a machine needs and does not change.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {

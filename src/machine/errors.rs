@@ -1,6 +1,6 @@
 //! The server's errors: what they mean for the work at hand, and the words in which a client gets them.
 
-use super::from_server::{MessageAction, message};
+use super::from_server::{MessageAction, Portion, message};
 use super::own_queries::Question;
 use super::session_sync::SEQUENCE_HINT;
 use super::{Buffers, End, Machine, Phase, buffer_for_client, flush_forwarded};
@@ -16,22 +16,25 @@ const SETTING_HINT: &str = "pgferry sets what the session has set anew on each c
     connect again and set another value, or use pool_mode = \"session\".";
 
 impl Machine<'_> {
-    /// Notes an error.
+    /// Notes an error, of which `portion` is there.
     ///
     /// # Errors
     /// How the machine ends.
     pub(super) fn error(
         &mut self,
         io: &mut Buffers<'_>,
-        whole: bool,
+        portion: Portion,
         action: MessageAction,
     ) -> Result<MessageAction, End> {
-        let body = if whole { message(io, whole).to_vec() } else { Vec::new() };
+        let body = match portion {
+            Portion::Whole => message(io).to_vec(),
+            Portion::Beginning => Vec::new(),
+        };
         let fatal = backend::is_fatal(&body);
         let positions = self.pipeline.front_note().and_then(|note| note.positions.take());
         let refusal = self.pipeline.take_refusal();
         if action == MessageAction::Swallow && refusal.is_none() {
-            return self.own_request_failed(io, &body, fatal);
+            return self.own_request_failed(io, &body);
         }
         let discards_query = self.pipeline.discards_query();
         self.pipeline.response(backend::ERROR);
@@ -57,15 +60,16 @@ impl Machine<'_> {
             return Ok(MessageAction::Swallow);
         }
         self.release_held(io, MessageAction::Forward);
-        Ok(if whole && self.put_edited(io, &body, positions.as_ref()) {
+        Ok(if portion == Portion::Whole && self.put_edited(io, &body, positions.as_ref()) {
             MessageAction::Swallow
         } else {
             MessageAction::Forward
         })
     }
 
-    /// The server has refused something that pgferry has asked.
-    fn own_request_failed(&mut self, io: &mut Buffers<'_>, body: &[u8], fatal: bool) -> Result<MessageAction, End> {
+    /// The server has refused something that pgferry has asked, by an error with `body`.
+    fn own_request_failed(&mut self, io: &mut Buffers<'_>, body: &[u8]) -> Result<MessageAction, End> {
+        let fatal = backend::is_fatal(body);
         let code = backend::error_field(body, b'C').unwrap_or_default();
         match self.phase {
             // A pooler in front of the server has lost it, and perhaps the answers.

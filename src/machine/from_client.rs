@@ -180,38 +180,20 @@ impl Machine<'_> {
             self.pipeline.request(request, ResponseAction::Forward);
             self.undo();
         }
-        self.client_stream.rest = Rest::Header { begin: [0; frame::HEADER_BYTES], here: 0 };
+        self.client_stream.begin_rest(Rest::Forward, 0);
         self.take_rest(io);
     }
 
     fn take_rest(&mut self, io: &mut Buffers<'_>) -> bool {
-        let there = io.from_client.unparsed().len();
-        match self.client_stream.rest {
-            Rest::Header { mut begin, here } => {
-                let until = frame::HEADER_BYTES.min(here + there);
-                let bytes = &io.from_client.unparsed()[..until - here];
-                begin[here..until].copy_from_slice(bytes);
-                let taken = bytes.len();
+        match self.client_stream.take_rest(io.from_client.unparsed()) {
+            (0, _) => false,
+            (taken, Rest::Forward) => {
                 io.from_client.parse(taken);
-                self.client_stream.rest = Rest::Header { begin, here: until };
-                match head(&begin[..until], frame::FRONTEND_LIMIT) {
-                    Ok(None) => {}
-                    Ok(Some(head)) => self.client_stream.rest = Rest::Forward(head.size - frame::HEADER_BYTES),
-                    Err(bad) => self.client_stream.violates(ClientError::violation(bad.to_string())),
-                }
-                taken > 0
+                true
             }
-            Rest::Forward(left) => {
-                let here = left.min(there);
-                self.client_stream.rest = Rest::Forward(left - here);
-                io.from_client.parse(here);
-                here > 0
-            }
-            Rest::Drop(left) => {
-                let here = left.min(there);
-                self.client_stream.rest = Rest::Drop(left - here);
-                skip(io, here);
-                here > 0
+            (taken, Rest::Drop) => {
+                skip(io, taken);
+                true
             }
         }
     }
@@ -346,7 +328,7 @@ impl Machine<'_> {
         self.pipeline.request_with(incoming.request, ResponseAction::Forward, note);
         self.undo();
         io.from_client.parse(incoming.here);
-        self.client_stream.rest = Rest::Forward(incoming.head.size - incoming.here);
+        self.client_stream.begin_rest(Rest::Forward, incoming.head.size - incoming.here);
     }
 
     /// Sends the message on with another beginning.
@@ -411,7 +393,7 @@ impl Machine<'_> {
     /// Does not send the message.
     pub(super) fn drop_message(&mut self, io: &mut Buffers<'_>, incoming: Incoming) {
         skip(io, incoming.here);
-        self.client_stream.rest = Rest::Drop(incoming.head.size - incoming.here);
+        self.client_stream.begin_rest(Rest::Drop, incoming.head.size - incoming.here);
     }
 }
 

@@ -25,9 +25,17 @@ pub(super) enum MessageAction {
 }
 
 impl MessageAction {
-    fn swallow(swallow: bool) -> Self {
-        if swallow { Self::Swallow } else { Self::Forward }
+    fn swallow_if(hidden: bool) -> Self {
+        if hidden { Self::Swallow } else { Self::Forward }
     }
+}
+
+/// Portion of a message of the server's that is there to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Portion {
+    Whole,
+    /// Its beginning: the rest is still to come, or is too long to be held.
+    Beginning,
 }
 
 /// Position in the server's stream.
@@ -128,7 +136,7 @@ impl Machine<'_> {
             if matches!(head.tag, backend::DATA_ROW | frontend::COPY_DATA) && !self.reads_rows() {
                 let rows = frame::run(bytes, head.tag, frame::BACKEND_LIMIT);
                 if rows > 0 {
-                    let action = MessageAction::swallow(self.pipeline.hides(head.tag));
+                    let action = MessageAction::swallow_if(self.pipeline.hides(head.tag));
                     self.note_action(head.tag, action);
                     put(io, rows, action);
                     progress = true;
@@ -141,7 +149,8 @@ impl Machine<'_> {
                 return Ok(progress);
             }
             let owed = self.pipeline.owed();
-            let action = self.answer(io, head.tag, here == head.size)?;
+            let portion = if here == head.size { Portion::Whole } else { Portion::Beginning };
+            let action = self.answer(io, head.tag, portion)?;
             self.note_action(head.tag, action);
             put(io, here, action);
             self.server_stream.place = Place::In(action, head.size - here);
@@ -208,14 +217,15 @@ impl Machine<'_> {
         }
     }
 
-    /// Notes the server's next message; `whole` says whether all of it is there.
-    fn answer(&mut self, io: &mut Buffers<'_>, tag: u8, whole: bool) -> Result<MessageAction, End> {
-        let action = MessageAction::swallow(self.pipeline.hides(tag));
+    /// Notes the server's next message, of which `portion` is there.
+    fn answer(&mut self, io: &mut Buffers<'_>, tag: u8, portion: Portion) -> Result<MessageAction, End> {
+        let whole = portion == Portion::Whole;
+        let action = MessageAction::swallow_if(self.pipeline.hides(tag));
         match tag {
             // By far the most frequent.
             backend::DATA_ROW => {
                 if action == MessageAction::Swallow && self.reads_rows() && whole {
-                    let row = message(io, whole).to_vec();
+                    let row = message(io).to_vec();
                     self.learn_answer(&row);
                 }
             }
@@ -231,21 +241,21 @@ impl Machine<'_> {
             backend::READY => return Ok(self.ready(io, action)),
             backend::PARAMETER_STATUS => {
                 if whole {
-                    let body = message(io, whole).to_vec();
+                    let body = message(io).to_vec();
                     return self.parameter(io, &body, action);
                 }
             }
             backend::PARAMETER_DESCRIPTION if action == MessageAction::Forward && whole => {
                 // An error may follow that is only about an outdated plan.
                 self.pipeline.response(tag);
-                return Ok(MessageAction::swallow(self.replay.holds(message_bytes(io))));
+                return Ok(MessageAction::swallow_if(self.replay.holds(message_bytes(io))));
             }
-            backend::ERROR => return self.error(io, whole, action),
+            backend::ERROR => return self.error(io, portion, action),
             backend::ROW_DESCRIPTION | backend::NO_DATA => {
                 let describes = self.pipeline.front_note().and_then(|note| note.describes.take()).filter(|_| whole);
                 if let Some(describes) = describes {
                     let none = tag == backend::NO_DATA;
-                    let columns = if none { Vec::new() } else { backend::shape(message(io, whole)) };
+                    let columns = if none { Vec::new() } else { backend::shape(message(io)) };
                     self.described(&describes, &columns);
                 }
                 self.release_held(io, action);
@@ -281,7 +291,7 @@ impl Machine<'_> {
     }
 
     fn command_complete(&mut self, io: &mut Buffers<'_>) -> MessageAction {
-        let command = backend::command_tag(message(io, true));
+        let command = backend::command_tag(message(io));
         if command.starts_with(b"SELECT ") {
             // By far the most frequent, and none that changes a session.
             self.pipeline.response(backend::COMMAND_COMPLETE);
@@ -298,11 +308,11 @@ impl Machine<'_> {
             self.corrections = self.wrongly_reset(&SessionCommand::DiscardAll);
         }
         self.pipeline.response(backend::COMMAND_COMPLETE);
-        MessageAction::swallow(self.completed(tag, next.as_ref()))
+        MessageAction::swallow_if(self.completed(tag, next.as_ref()))
     }
 
     fn ready(&mut self, io: &mut Buffers<'_>, action: MessageAction) -> MessageAction {
-        let status = message(io, true).first().copied().unwrap_or_default();
+        let status = message(io).first().copied().unwrap_or_default();
         self.pipeline.ready(status);
         if self.pipeline.answered() {
             self.client.in_force.on_reported();
@@ -419,8 +429,8 @@ fn message_bytes<'b>(io: &'b Buffers<'_>) -> &'b [u8] {
 }
 
 /// The body of the server's next message, as far as it is there.
-pub(super) fn message<'b>(io: &'b Buffers<'_>, whole: bool) -> &'b [u8] {
+pub(super) fn message<'b>(io: &'b Buffers<'_>) -> &'b [u8] {
     let bytes = io.from_server.unparsed();
     let size = head(bytes, frame::BACKEND_LIMIT).ok().flatten().map_or(0, |head| head.size);
-    bytes.get(frame::HEADER_BYTES..if whole { size } else { bytes.len() }).unwrap_or_default()
+    bytes.get(frame::HEADER_BYTES..size.min(bytes.len())).unwrap_or_default()
 }

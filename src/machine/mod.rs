@@ -54,7 +54,7 @@ use crate::track::server_state::CloseMethod;
 use crate::track::{ClientState, Pins, Pipeline, Request, ResponseAction, ServerState};
 use announced_settings::AnnouncedSettings;
 use client_stream::{ClientSide, ClientStream};
-pub use context::{Buffers, Context};
+pub use context::{Buffers, Context, Flush};
 pub(crate) use counts::Counts;
 use first_bytes::FirstBytes;
 use from_server::ServerStream;
@@ -148,11 +148,8 @@ impl<'a> Machine<'a> {
         server: &'a mut ServerState,
         preparation: Preparation,
     ) -> Self {
-        server.params.share(&client.view);
-        client.in_force.on_reported();
+        join(client, server);
         let client_view = client.view.clone();
-        // Until it is known otherwise: dropped in the middle of something, the connection is closed without a word.
-        server.close_method = CloseMethod::Silent;
         Self {
             context,
             client,
@@ -196,9 +193,8 @@ impl<'a> Machine<'a> {
             self.pipeline.request(request, ResponseAction::Swallow);
             left += usize::from(request != Request::Flush);
         }
-        self.preparation.apply(self.server);
+        self.preparation.apply(self.server, self.client);
         self.found_sequences = self.server.sequences;
-        self.server.planned.runs_under(&self.client.view, self.client.settings.kept());
         if self.preparation.has_statements() {
             self.pipeline.on_preparation_sent();
         }
@@ -353,8 +349,8 @@ impl<'a> Machine<'a> {
         self.server.prepared.len()
     }
 
-    /// Ends the machine, with `end` if it has said so itself. `all_sent` says that the kernel has taken all that was to be sent to the server.
-    pub fn finish(&mut self, io: &mut Buffers<'_>, end: Option<&End>, all_sent: bool) -> MachineResult {
+    /// Ends the machine, with `end` if it has said so itself; `to_server` tells of what was to be sent to the server.
+    pub fn finish(&mut self, io: &mut Buffers<'_>, end: Option<&End>, to_server: Flush) -> MachineResult {
         let cut = self.server_stream.is_passing();
         if !cut {
             // Whole messages, on which whatever the client is told at the end can follow.
@@ -371,7 +367,8 @@ impl<'a> Machine<'a> {
         if self.context.mode == Mode::Transaction && !self.is_preparing() {
             self.server.kept.clone_from(self.client.settings.kept());
         }
-        let partial = self.client_stream.is_partial() || !io.from_client.unsent().is_empty() || !all_sent;
+        let partial =
+            self.client_stream.is_partial() || !io.from_client.unsent().is_empty() || to_server == Flush::Pending;
         let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale))
             || self.pipeline.lost()
             || matches!(self.phase, Phase::Leaving);
@@ -451,6 +448,14 @@ impl<'a> Machine<'a> {
             self.client.undo(&mut rollback, how);
         }
     }
+}
+
+/// Joins the books of a client and of the connection that it is given, before anything is sent.
+fn join(client: &mut ClientState, server: &mut ServerState) {
+    server.params.share(&client.view);
+    client.in_force.on_reported();
+    // Until it is known otherwise: dropped in the middle of something, the connection is closed without a word.
+    server.close_method = CloseMethod::Silent;
 }
 
 /// Moves what waits to be sent to the server out of the client's buffer to where something can be put behind it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::ensure_prepared::fits;
 use super::preparation::Preparation;
-use super::{Buffers, Context, Counts, End, Machine, MachineResult};
+use super::{Buffers, Context, Counts, End, Machine, MachineResult, join};
 use crate::buffer::Buffer;
 use crate::config::Mode;
 use crate::track::server_state::{CloseMethod, Ran};
@@ -150,10 +150,9 @@ impl PlainRequest {
         is_ready.then(|| Self::Named(Arc::clone(statement)))
     }
 
-    /// Begins to have it run on a connection.
-    pub fn begin(server: &mut ServerState) -> PlainProgress {
-        // As for a machine: dropped in the middle of something, the connection is closed without a word.
-        server.close_method = CloseMethod::Silent;
+    /// Begins to have a request of the client's run on a connection.
+    pub fn begin(client: &mut ClientState, server: &mut ServerState) -> PlainProgress {
+        join(client, server);
         PlainProgress::Sent(0)
     }
 
@@ -216,11 +215,8 @@ impl PlainRequest {
         preparation: &Preparation,
         answer: &[u8],
     ) -> MachineResult {
-        // As a machine does when it is made and opened.
-        server.params.share(&client.view);
-        client.in_force.on_reported();
-        preparation.apply(server);
-        server.planned.runs_under(&client.view, client.settings.kept());
+        // As a machine does when it is opened.
+        preparation.apply(server, client);
         server.used = server.used.and(context.client, client.work);
         match self {
             Self::Query => {
@@ -323,8 +319,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::preparation::ResetPolicy;
-    use super::super::{Context, Next};
+    use super::super::preparation::{Liveness, ResetPolicy};
+    use super::super::{Context, Flush, Next};
     use super::*;
     use crate::buffer::BufferPool;
     use crate::config::Pin;
@@ -408,8 +404,11 @@ mod tests {
             }
         }
 
-        fn answer_to(self, probe: bool) -> Vec<u8> {
-            if probe { [READY_FOR_QUERY, &self.answer()].concat() } else { self.answer() }
+        fn answer_to(self, liveness: Liveness) -> Vec<u8> {
+            match liveness {
+                Liveness::Known => self.answer(),
+                Liveness::Doubtful => [READY_FOR_QUERY, &self.answer()].concat(),
+            }
         }
     }
 
@@ -419,7 +418,7 @@ mod tests {
 
     /// Returns whether `answer` is all of an answer to a simple query.
     fn is_all(answer: &[u8]) -> bool {
-        let [plain, probe] = [false, true].map(|probe| Lab::new().preparation(probe));
+        let [plain, probe] = [Liveness::Known, Liveness::Doubtful].map(|liveness| Lab::new().preparation(liveness));
         let probed = [READY_FOR_QUERY, answer].concat();
         let told_by = |answer, preparation| PlainRequest::Query.told_by(answer, preparation);
         assert!(told_by(answer, &probe).is_none());
@@ -478,13 +477,13 @@ mod tests {
             self
         }
 
-        fn preparation(&self, probe: bool) -> Preparation {
+        fn preparation(&self, liveness: Liveness) -> Preparation {
             let known = (&self.parameters, &self.statements);
-            Preparation::new(&self.server, &self.client, 1, known, ResetPolicy::Nothing, probe)
+            Preparation::new(&self.server, &self.client, 1, known, ResetPolicy::Nothing, liveness)
         }
 
         fn read(&self, mode: Mode) -> Option<PlainRequest> {
-            PlainRequest::read(&self.from_client, mode, &self.client, &self.server, &self.preparation(false))
+            PlainRequest::read(&self.from_client, mode, &self.client, &self.server, &self.preparation(Liveness::Known))
         }
 
         fn is_plain(&self) -> bool {
@@ -508,10 +507,10 @@ mod tests {
         }
 
         /// Books after a request and its `answer`, and what the server got, without a machine.
-        fn left_plain(mut self, probe: bool, answer: &[u8]) -> (String, Vec<u8>) {
+        fn left_plain(mut self, liveness: Liveness, answer: &[u8]) -> (String, Vec<u8>) {
             let request = self.read(Mode::Transaction).expect("a plain request");
-            PlainRequest::begin(&mut self.server);
-            let preparation = self.preparation(probe);
+            PlainRequest::begin(&mut self.client, &mut self.server);
+            let preparation = self.preparation(liveness);
             let sent = request.messages(&self.from_client, &preparation).into_owned();
             let context = Self::context(&self.statements, &self.parameters);
             let remains = request.finish(&context, &mut self.client, &mut self.server, &preparation, answer);
@@ -519,9 +518,9 @@ mod tests {
         }
 
         /// The same with a machine that takes over at `progress`; and what the client got.
-        fn left(mut self, progress: PlainProgress, probe: bool, answer: &[u8]) -> (String, Vec<u8>, Vec<u8>) {
-            PlainRequest::begin(&mut self.server);
-            let preparation = self.preparation(probe);
+        fn left(mut self, progress: PlainProgress, liveness: Liveness, answer: &[u8]) -> (String, Vec<u8>, Vec<u8>) {
+            PlainRequest::begin(&mut self.client, &mut self.server);
+            let preparation = self.preparation(liveness);
             let context = Self::context(&self.statements, &self.parameters);
             if let PlainProgress::Answered(_) = progress {
                 receive(&mut self.from_server, answer);
@@ -545,8 +544,8 @@ mod tests {
             down.extend(std::mem::take(io.to_client));
             down.extend(io.from_server.unsent());
             io.from_server.sent(down.len());
-            assert!(matches!(machine.boundary(&mut io, true), Next::End(End::Settled)));
-            let remains = machine.finish(&mut io, Some(&End::Settled), true);
+            assert!(matches!(machine.boundary(&mut io, Flush::Done), Next::End(End::Settled)));
+            let remains = machine.finish(&mut io, Some(&End::Settled), Flush::Done);
             (format!("{remains:?} {:?} {:?}", self.client, self.server), up, down)
         }
     }
@@ -685,7 +684,7 @@ mod tests {
         for kind in [Kind::Unnamed, Kind::UnnamedUnseen, Kind::Named] {
             let lab = Lab::new().with_statement().with(&kind.messages());
             let request = lab.read(Mode::Transaction).expect("a plain request");
-            let told = |answer: &[u8]| request.told_by(answer, &lab.preparation(false)).is_some();
+            let told = |answer: &[u8]| request.told_by(answer, &lab.preparation(Liveness::Known)).is_some();
             assert!(told(&kind.answer()), "{kind:?}");
             assert!(!told(&answer()), "{kind:?}");
             assert!(!told(&kind.answer()[5..]), "{kind:?}");
@@ -700,21 +699,21 @@ mod tests {
             before in prop::option::of(prop_oneof![Just("select a from b"), Just("insert into a values (1)")]),
             at in 0_usize..200,
             is_answered: bool,
-            probe: bool,
+            liveness in prop_oneof![Just(Liveness::Known), Just(Liveness::Doubtful)],
         ) {
             let asked = || {
                 let lab = Lab::new().with_statement().with(&kind.messages());
                 if let Some(before) = before { lab.with_unnamed(before) } else { lab }
             };
-            let answer = kind.answer_to(probe);
-            let (books, all) = asked().left_plain(probe, &answer);
+            let answer = kind.answer_to(liveness);
+            let (books, all) = asked().left_plain(liveness, &answer);
             let progress = if is_answered {
                 PlainProgress::Answered(at.min(kind.answer().len()))
             } else {
                 PlainProgress::Sent(at.min(all.len()))
             };
             prop_assert!(all.ends_with(&kind.sent()));
-            let (left, up, down) = asked().left(progress, probe, &answer);
+            let (left, up, down) = asked().left(progress, liveness, &answer);
             prop_assert_eq!(left, books);
             let (sent, told) = match progress {
                 PlainProgress::Sent(sent) => (sent, 0),

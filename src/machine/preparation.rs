@@ -97,6 +97,62 @@ enum Kind {
     Statements { resets: usize, renews: usize },
 }
 
+/// Knowledge of whether a connection is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// It has been used just now.
+    Known,
+    /// It may have ended without a sign of it so far, as `pg_terminate_backend` does.
+    Doubtful,
+}
+
+/// A connection and the client that it is given to.
+#[derive(Clone, Copy, Debug)]
+struct Handover<'h> {
+    server: &'h ServerState,
+    client: &'h ClientState,
+    /// The client's number.
+    id: u64,
+    parameters: &'h ParameterCache,
+}
+
+impl Handover<'_> {
+    /// Returns as much of `policy` as is needed, given the clients that have used the connection.
+    fn needed(self, policy: ResetPolicy) -> ResetPolicy {
+        let used = self.server.used;
+        match policy {
+            ResetPolicy::All if used.is_others_than(self.id) => ResetPolicy::All,
+            // Numbers that a sequence has given in advance (`CACHE`) are not its next ones any more, perhaps.
+            ResetPolicy::All | ResetPolicy::Sequences if !used.is_continued_by(self.id, self.client.work) => {
+                ResetPolicy::Sequences
+            }
+            _ => ResetPolicy::Nothing,
+        }
+    }
+
+    /// Returns whether the client has used the connection before, and no other client has.
+    fn is_own(self) -> bool {
+        self.server.used != UsedBy::Nothing && !self.server.used.is_foreign_to(self.id)
+    }
+
+    /// Returns the `SET`s of what the server reports that make the session the client's, once what `policy` says is removed.
+    fn following_settings(self, policy: ResetPolicy) -> Vec<Vec<u8>> {
+        let Self { server, client, .. } = self;
+        let is_reset = policy == ResetPolicy::All;
+        let have = if is_reset { &server.base } else { &server.params };
+        // What a client was told last is what it wants.
+        if !is_reset && have.is(&client.view) && (self.is_own() || client.wanted == client.asked) {
+            return Vec::new();
+        }
+        let baseline = self.parameters.baseline().unwrap_or_default();
+        let mut following = params::differences(have, &client.wanted, &baseline);
+        if is_reset || !self.is_own() {
+            following.extend(said_again(have, server, client, &baseline));
+        }
+        following
+    }
+}
+
 /// Messages in front of a client's first one.
 #[derive(Debug)]
 pub struct Preparation {
@@ -113,7 +169,7 @@ pub struct Preparation {
 
 impl Preparation {
     /// Prepares `server`, which `client` (number `id`) is given. `policy` says what is removed of what another client may
-    /// have left; `probe` whether the connection may have ended without a sign of it so far, as `pg_terminate_backend` does.
+    /// have left.
     #[must_use]
     pub fn new(
         server: &ServerState,
@@ -121,16 +177,10 @@ impl Preparation {
         id: u64,
         (parameters, statements): (&ParameterCache, &StatementCache),
         policy: ResetPolicy,
-        probe: bool,
+        liveness: Liveness,
     ) -> Self {
-        let policy = match policy {
-            ResetPolicy::All if server.used.is_others_than(id) => ResetPolicy::All,
-            // Numbers that a sequence has given in advance (`CACHE`) are not its next ones any more, perhaps.
-            ResetPolicy::All | ResetPolicy::Sequences if !server.used.is_continued_by(id, client.work) => {
-                ResetPolicy::Sequences
-            }
-            _ => ResetPolicy::Nothing,
-        };
+        let handover = Handover { server, client, id, parameters };
+        let policy = handover.needed(policy);
         let mut preparation = Self {
             messages: Cow::Borrowed(&[]),
             requests: Cow::Borrowed(&[]),
@@ -143,79 +193,81 @@ impl Preparation {
         if policy == ResetPolicy::All {
             preparation.keeping = KeepingReset::before(server, client, &statements.keeps);
         }
-        match policy {
-            ResetPolicy::All if preparation.keeping.is_some() => preparation.put_keeping_reset(),
+        preparation.put_reset();
+        let resets = preparation.answers();
+        preparation.put_closes();
+        preparation.put_settings(handover);
+        let renews = preparation.answers();
+        preparation.put_renewals();
+        let discards_all = policy == ResetPolicy::All && preparation.keeping.is_none();
+        if discards_all && server.reset_commits == ResetCommits::WithSync {
+            preparation.proceed = Proceed::After;
+        }
+        if !preparation.requests.is_empty() {
+            preparation.kind = Kind::Statements { resets, renews };
+            preparation.end_statements();
+        } else if liveness == Liveness::Doubtful {
+            preparation.kind = Kind::Probe;
+            preparation.put_end(Request::Sync);
+        }
+        preparation
+    }
+
+    fn put_reset(&mut self) {
+        match self.policy {
+            ResetPolicy::All if self.keeping.is_some() => self.put_keeping_reset(),
             ResetPolicy::All => {
-                preparation.messages = Cow::Borrowed(RESET_MESSAGES);
-                preparation.requests = Cow::Borrowed(RESET_REQUESTS);
+                self.messages = Cow::Borrowed(RESET_MESSAGES);
+                self.requests = Cow::Borrowed(RESET_REQUESTS);
             }
             ResetPolicy::Sequences => {
                 // In a transaction that ends, for what the client says may have to be the first statement of one.
                 for sql in [&b"BEGIN"[..], RESET_SEQUENCES, b"COMMIT"] {
-                    preparation.put_statement(sql);
+                    self.put_statement(sql);
                 }
             }
             ResetPolicy::Nothing => {}
         }
-        let resets = preparation.answers();
-        preparation.put_closes();
-        let reset = policy == ResetPolicy::All;
+    }
+
+    /// Sets what differs between the session and the client's, and has plans made anew that were made under other settings.
+    fn put_settings(&mut self, handover: Handover<'_>) {
+        let Handover { server, client, parameters, .. } = handover;
+        let is_reset = self.policy == ResetPolicy::All;
+        let is_own = handover.is_own();
+        let following = handover.following_settings(self.policy);
         let nothing = SettingOverrides::default();
-        let (have, kept) = if reset { (&server.base, &nothing) } else { (&server.params, &server.kept) };
-        let is_own = server.used != UsedBy::Nothing && !server.used.is_foreign_to(id);
-        // What a client was told last is what it wants.
-        let following = if !reset && have.is(&client.view) && (is_own || client.wanted == client.asked) {
-            Vec::new()
-        } else {
-            let baseline = parameters.baseline().unwrap_or_default();
-            let mut following = params::differences(have, &client.wanted, &baseline);
-            if reset || !is_own {
-                following.extend(said_again(have, server, client, &baseline));
-            }
-            following
-        };
-        let carried = client.settings.kept().difference(kept);
+        let carried = client.settings.kept().difference(if is_reset { &nothing } else { &server.kept });
         let unknown = |(name, value): (&'static str, &[u8])| parameters.canonical(name, value).is_none();
         if !following.is_empty() && client.wanted.iter().any(unknown) {
-            preparation.proceed = Proceed::After;
+            self.proceed = Proceed::After;
         }
-        let planned_otherwise = !reset && !is_own && function_plans::are_outdated(server, client);
+        let planned_otherwise = !is_reset && !is_own && function_plans::are_outdated(server, client);
         if planned_otherwise {
-            preparation.plans = Plans::Discarded { closes: server.prepared.changed_by_rereading().collect() };
+            self.plans = Plans::Discarded { closes: server.prepared.changed_by_rereading().collect() };
         }
-        preparation.put_closes_for_plans();
-        if !following.is_empty() || !carried.is_empty() || planned_otherwise {
-            // In a transaction of their own: an error of the client's must not take them back.
-            preparation.put_statement(b"BEGIN");
-            if planned_otherwise {
-                preparation.put_statement(DISCARD_PLANS.as_bytes());
-            }
-            for sql in following.iter().chain(&carried) {
-                preparation.put_statement(sql);
-            }
-            preparation.put_statement(b"COMMIT");
+        self.put_closes_for_plans();
+        if following.is_empty() && carried.is_empty() && !planned_otherwise {
+            return;
         }
-        let renews = preparation.answers();
-        preparation.put_renewals();
-        if reset && preparation.keeping.is_none() && server.reset_commits == ResetCommits::WithSync {
-            preparation.proceed = Proceed::After;
+        // In a transaction of their own: an error of the client's must not take them back.
+        self.put_statement(b"BEGIN");
+        if planned_otherwise {
+            self.put_statement(DISCARD_PLANS.as_bytes());
         }
-        match (preparation.requests.is_empty(), preparation.proceed) {
-            (true, _) if probe => {
-                preparation.kind = Kind::Probe;
-                preparation.put_end(Request::Sync);
-            }
-            (true, _) => {}
-            (false, proceed) => {
-                preparation.kind = Kind::Statements { resets, renews };
-                match proceed {
-                    Proceed::After => preparation.put_end(Request::Sync),
-                    Proceed::Together if preparation.requests.last() == Some(&Request::Flush) => {}
-                    Proceed::Together => preparation.put_end(Request::Flush),
-                }
-            }
+        for sql in following.iter().chain(&carried) {
+            self.put_statement(sql);
         }
-        preparation
+        self.put_statement(b"COMMIT");
+    }
+
+    /// Ends messages that have statements, with the request that has them answered.
+    fn end_statements(&mut self) {
+        match self.proceed {
+            Proceed::After => self.put_end(Request::Sync),
+            Proceed::Together if self.requests.last() == Some(&Request::Flush) => {}
+            Proceed::Together => self.put_end(Request::Flush),
+        }
     }
 
     /// Number of answers that it gets.
@@ -330,8 +382,8 @@ impl Preparation {
         true
     }
 
-    /// Notes in the books what is being sent; they run ahead of the server.
-    pub(super) fn apply(&self, server: &mut ServerState) {
+    /// Notes in the books of `server` what is being sent, in front of messages of `client`; they run ahead of the server.
+    pub(super) fn apply(&self, server: &mut ServerState, client: &ClientState) {
         if self.has_statements() {
             server.unnamed = UnnamedStatement::Unknown;
         }
@@ -355,6 +407,7 @@ impl Preparation {
             ResetPolicy::Sequences => server.sequences = Sequences::Untouched,
             ResetPolicy::Nothing => {}
         }
+        server.planned.runs_under(&client.view, client.settings.kept());
     }
 }
 
@@ -403,11 +456,23 @@ mod tests {
         let parameters = ParameterCache::default();
         parameters.learn_baseline(&mut server.params.clone(), &RequestedParams::default());
         let client = ClientState::new(RequestedParams::default(), server.params.clone());
-        let idle =
-            Preparation::new(&server, &client, 1, (&parameters, &StatementCache::default()), ResetPolicy::All, false);
+        let idle = Preparation::new(
+            &server,
+            &client,
+            1,
+            (&parameters, &StatementCache::default()),
+            ResetPolicy::All,
+            Liveness::Known,
+        );
         assert!(idle.requests().is_empty() && idle.messages().is_empty());
-        let probe =
-            Preparation::new(&server, &client, 1, (&parameters, &StatementCache::default()), ResetPolicy::All, true);
+        let probe = Preparation::new(
+            &server,
+            &client,
+            1,
+            (&parameters, &StatementCache::default()),
+            ResetPolicy::All,
+            Liveness::Doubtful,
+        );
         assert_eq!((probe.requests(), probe.is_probe()), (&[Request::Sync][..], true));
     }
 
@@ -424,13 +489,25 @@ mod tests {
         let mut view = server.params.clone();
         view.set(b"application_name", b"me");
         let client = ClientState::new(wanted, view);
-        let preparation =
-            Preparation::new(&server, &client, 1, (&parameters, &StatementCache::default()), ResetPolicy::All, false);
+        let preparation = Preparation::new(
+            &server,
+            &client,
+            1,
+            (&parameters, &StatementCache::default()),
+            ResetPolicy::All,
+            Liveness::Known,
+        );
         // DISCARD ALL and a Flush; BEGIN, SET, COMMIT and a Flush.
         assert_eq!(preparation.requests().len(), 4 * 3 + 2);
         assert!(preparation.was_resetting(12) && preparation.was_resetting(10) && !preparation.was_resetting(9));
-        let own =
-            Preparation::new(&server, &client, 7, (&parameters, &StatementCache::default()), ResetPolicy::All, false);
+        let own = Preparation::new(
+            &server,
+            &client,
+            7,
+            (&parameters, &StatementCache::default()),
+            ResetPolicy::All,
+            Liveness::Known,
+        );
         assert_eq!(own.requests().len(), 3 * 3 + 1, "its own state is not reset");
     }
 }

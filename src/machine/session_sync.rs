@@ -251,7 +251,7 @@ impl Machine<'_> {
                 self.client.succeeded(command);
                 if self.client.settings.bytes() > MAX_CARRIED_BYTES {
                     self.pins.insert(Pins::SETTING);
-                    self.client.is_too_much();
+                    self.client.give_up_open_settings();
                 }
             }
             _ => {}

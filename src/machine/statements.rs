@@ -15,12 +15,12 @@ use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::plan_settings::PlannedUnder;
 use crate::track::prepared_statement::Standing;
-use crate::track::rollback::Rollback;
+use crate::track::rollback::{Rollback, UnnamedChange};
 use crate::track::session_command::{Commands, SessionCommand};
 use crate::track::sql_effects::{self, TransactionFate};
-use crate::track::statement_mentions::joined;
+use crate::track::statement_mentions::{Mention, joined};
 use crate::track::statements::{self, NamedStatement, Statement};
-use crate::track::text_edit;
+use crate::track::text_edit::{self, Edit};
 use crate::track::text_validity::TextValidity;
 use crate::track::unknown_settings::UnknownSettings;
 use crate::track::unnamed_statement::UnnamedStatement;
@@ -48,6 +48,26 @@ impl Machine<'_> {
             return Sent::Done;
         }
         self.note_fate(effects.transaction);
+        let unnamed = self.drop_unnamed_by(io, incoming);
+        if effects.is_nothing() && mentioned.is_empty() && unnamed.is_none() {
+            self.pass(io, incoming, None);
+            return Sent::Done;
+        }
+        let (commands, edits) = self.insert_corrections(&effects);
+        let unnamed = unnamed.map(|change| change.uncertain(None));
+        let mut note = Note::of(Rollback { unnamed, ..Rollback::default() });
+        self.note_commands(&mut note, commands, &effects);
+        if mentioned.is_empty() && edits.is_empty() {
+            self.pass(io, incoming, Some(note));
+            return Sent::Done;
+        }
+        self.send_edited(io, incoming, &mentioned, edits, note);
+        Sent::Done
+    }
+
+    /// Drops the unnamed statements, as the simple query that is being sent does. Returns the change where it may turn out not to have
+    /// happened, or others hang on it.
+    fn drop_unnamed_by(&mut self, io: &Buffers<'_>, incoming: Incoming) -> Option<UnnamedChange> {
         let is_text = incoming.is_whole()
             && self.client.text_validity(frontend::query(body(io, incoming))) == TextValidity::Valid;
         let unnamed = self.drop_unnamed();
@@ -60,25 +80,24 @@ impl Machine<'_> {
         let dropped = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
         let unread = unnamed.client.is_some() && self.may_be_unread();
         let matters = self.pipeline.changes_unnamed() || (dropped && self.may_be_discarded()) || unread;
-        let unnamed = Some(unnamed).filter(|_| matters);
-        if effects.is_nothing() && mentioned.is_empty() && unnamed.is_none() {
-            self.pass(io, incoming, None);
-            return Sent::Done;
-        }
-        let (commands, mut edits) = self.insert_corrections(&effects);
-        let unnamed = unnamed.map(|change| change.uncertain(None));
-        let mut note = Note::of(Rollback { unnamed, ..Rollback::default() });
-        self.note_commands(&mut note, commands, &effects);
-        if mentioned.is_empty() && edits.is_empty() {
-            self.pass(io, incoming, Some(note));
-            return Sent::Done;
-        }
-        let sql = sql.to_vec();
+        Some(unnamed).filter(|_| matters)
+    }
+
+    /// Sends a simple query with `edits`, and with the server's names of the statements that are mentioned in it.
+    fn send_edited(
+        &mut self,
+        io: &mut Buffers<'_>,
+        incoming: Incoming,
+        mentioned: &[Mention],
+        mut edits: Vec<Edit>,
+        mut note: Note,
+    ) {
+        let sql = frontend::query(body(io, incoming)).to_vec();
         // A Sync of pgferry's own would commit what the client has not, or end what the server discards.
         let apart = !self.pipeline.unsynced() && !self.may_be_discarded();
         let action = if apart { ResponseAction::Swallow } else { ResponseAction::ForwardErrorOnly };
         let owed = self.pipeline.owed();
-        edits.extend(self.rename_mentioned(io, &mentioned, action));
+        edits.extend(self.rename_mentioned(io, mentioned, action));
         if !apart && self.pipeline.owed() > owed {
             // If what is in front of it fails, the server discards it, and would discard what follows.
             self.gate = Gate::Answers;
@@ -90,7 +109,6 @@ impl Machine<'_> {
         self.pipeline.request_with(Request::Query, ResponseAction::Forward, Some(note));
         self.undo();
         self.drop_message(io, incoming);
-        Sent::Done
     }
 
     /// A function called by its OID.

@@ -233,10 +233,10 @@ impl ClientState {
         self.settings.mark_unknown();
     }
 
-    /// More settings are noted than can be carried (see [`SettingsTracker::is_too_much`]).
-    pub fn is_too_much(&mut self) {
+    /// Lets go of the settings that depend on how the transaction ends (see [`SettingsTracker::give_up_open_changes`]).
+    pub fn give_up_open_settings(&mut self) {
         self.parse_context = None;
-        self.settings.is_too_much();
+        self.settings.give_up_open_changes();
     }
 
     /// `DISCARD ALL`.

@@ -94,8 +94,8 @@ impl SettingsTracker {
         }
     }
 
-    /// Lets go of the changes that depend on how the transaction ends: they have become too much to be carried.
-    pub fn is_too_much(&mut self) {
+    /// Lets go of the changes that depend on how the transaction ends: they take too many bytes to be carried.
+    pub fn give_up_open_changes(&mut self) {
         self.open.give_up();
     }
 

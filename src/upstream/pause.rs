@@ -84,9 +84,14 @@ impl PauseState {
         was
     }
 
-    /// Disables or enables logins to `database`.
-    pub(crate) fn disable(&self, database: &[u8], disabled: bool) {
-        self.change(|state| state.databases.entry(database.to_vec()).or_default().disabled = disabled);
+    /// Disables logins to `database`.
+    pub(crate) fn disable(&self, database: &[u8]) {
+        self.change(|state| state.databases.entry(database.to_vec()).or_default().disabled = true);
+    }
+
+    /// Enables logins to `database` again.
+    pub(crate) fn enable(&self, database: &[u8]) {
+        self.change(|state| state.databases.entry(database.to_vec()).or_default().disabled = false);
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -131,9 +136,9 @@ mod tests {
     #[test]
     fn a_database_is_disabled_by_itself() {
         let pauses = PauseState::default();
-        pauses.disable(b"shop", true);
+        pauses.disable(b"shop");
         assert!(pauses.of(b"shop").disabled && !pauses.of(b"other").disabled && !pauses.of(b"shop").paused);
-        pauses.disable(b"shop", false);
+        pauses.enable(b"shop");
         assert_eq!(pauses.of(b"shop"), DatabaseState::default());
     }
 }

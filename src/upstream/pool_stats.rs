@@ -53,15 +53,6 @@ pub(crate) struct LocalStats {
     transaction_since: Option<Instant>,
 }
 
-/// Work that ended when the server became ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CompletedWork {
-    /// Duration of the request.
-    pub query: Duration,
-    /// Duration of the transaction, if it ended too.
-    pub transaction: Option<Duration>,
-}
-
 impl LocalStats {
     /// The server begins to work for the client.
     pub(crate) fn begins(&mut self, now: Instant) {
@@ -69,23 +60,20 @@ impl LocalStats {
         self.transaction_since.get_or_insert(now);
     }
 
-    /// The server is ready; `idle` says that no transaction is open, `more` that it has the next request already.
-    pub(crate) fn ready(&mut self, now: Instant, idle: bool, more: bool) -> CompletedWork {
-        let query = self.query_since.take().map_or(Duration::ZERO, |since| now.duration_since(since));
+    /// The server is ready: it has done a request, for the time that is returned.
+    pub(crate) fn query_ends(&mut self, now: Instant) -> Duration {
+        let lasted = self.query_since.take().map_or(Duration::ZERO, |since| now.duration_since(since));
         self.queries += 1;
-        self.query_time += query;
-        let transaction = if idle {
-            self.transactions += 1;
-            let lasted = self.transaction_since.take().map_or(query, |since| now.duration_since(since));
-            self.transaction_time += lasted;
-            Some(lasted)
-        } else {
-            None
-        };
-        if more {
-            self.begins(now);
-        }
-        CompletedWork { query, transaction }
+        self.query_time += lasted;
+        lasted
+    }
+
+    /// No transaction is open any more: one has ended, and lasted for the time that is returned.
+    pub(crate) fn transaction_ends(&mut self, now: Instant) -> Duration {
+        let lasted = self.transaction_since.take().map_or(Duration::ZERO, |since| now.duration_since(since));
+        self.transactions += 1;
+        self.transaction_time += lasted;
+        lasted
     }
 }
 
@@ -156,16 +144,15 @@ mod tests {
         let mut local = LocalStats::default();
         local.begins(at(0));
         local.begins(at(1));
-        let begin = local.ready(at(2), false, false);
-        assert_eq!(begin, CompletedWork { query: Duration::from_millis(2), transaction: None });
+        assert_eq!(local.query_ends(at(2)), Duration::from_millis(2));
         let stats = PoolStats::default();
         stats.take(&mut local, 10, 0);
         local.begins(at(5));
-        let commit = local.ready(at(6), true, true);
-        assert_eq!(commit.query, Duration::from_millis(1));
-        assert_eq!(commit.transaction, Some(Duration::from_millis(6)), "from its first request on");
-        let pipelined = local.ready(at(9), true, false);
-        assert_eq!(pipelined.query, Duration::from_millis(3), "from when the server came to it");
+        assert_eq!(local.query_ends(at(6)), Duration::from_millis(1));
+        assert_eq!(local.transaction_ends(at(6)), Duration::from_millis(6), "from its first request on");
+        local.begins(at(6));
+        assert_eq!(local.query_ends(at(9)), Duration::from_millis(3), "from when the server came to it");
+        local.transaction_ends(at(9));
         stats.take(&mut local, 5, 7);
         assert_eq!((stats.queries.get(), stats.transactions.get()), (3, 2));
         assert_eq!((stats.received.get(), stats.sent.get()), (15, 7));

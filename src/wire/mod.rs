@@ -4,7 +4,7 @@
 //! What a length field claims is checked before that many bytes are allocated or waited for.
 //!
 //! - [`frame`]: message boundaries, the only thing the data path needs to know of most messages.
-//! - [`stream_position`]: where a message ends in a stream that is passed on as it comes.
+//! - [`stream_position`]: position in a stream of messages that is passed on as it comes.
 //! - [`startup`]: the packets that come before the first tagged message.
 //! - [`frontend`]: views of the client's messages, and the few that pgferry writes itself.
 //! - [`backend`]: views of the server's messages, and writers for the ones that pgferry answers with.

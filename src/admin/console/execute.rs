@@ -11,6 +11,7 @@ use crate::admin::server_command::{ServerCommand, Takeover};
 use crate::admin::show::Show;
 use crate::admin::state::AdminState;
 use crate::admin::table::{Table, Type};
+use crate::client::Shared;
 use crate::client::session_handle::SessionTarget;
 use crate::config::keys::{self, Adjustable, NotAdjustable};
 use crate::error::{ClientError, ErrorSource, sqlstate};
@@ -44,22 +45,14 @@ pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) ->
         }
         Command::Help => return Ok(help()),
         Command::Pause(database) => {
-            let name = database.as_deref().map(str::as_bytes);
-            known(admin_state, database.as_deref())?;
-            shared.server_side.pauses.pause(name);
-            let pools = || shared.pools.of(name);
-            for pool in pools() {
-                pool.close_unused(CloseReason::Command);
-            }
-            until(pools, |pool| !pool.has_connections()).await;
+            let name = known_name(admin_state, database.as_deref())?;
+            pause(shared, name);
+            until(|| shared.pools.of(name), |pool| !pool.has_connections()).await;
         }
         Command::Resume(database) => {
-            known(admin_state, database.as_deref())?;
-            let name = database.as_deref().map(str::as_bytes);
+            let name = known_name(admin_state, database.as_deref())?;
             if !shared.server_side.pauses.resume(name) {
-                let what = database.as_ref().map_or("nothing".to_owned(), |name| format!("database \"{name}\""));
-                let not = if database.is_some() { " is not" } else { " is" };
-                return Err(refused(format!("{what}{not} paused")));
+                return Err(not_paused(database.as_deref()));
             }
             for pool in shared.pools.of(name) {
                 pool.open_as_needed();
@@ -67,37 +60,23 @@ pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) ->
         }
         Command::Disable(database) => {
             known(admin_state, Some(database))?;
-            shared.server_side.pauses.disable(database.as_bytes(), true);
+            shared.server_side.pauses.disable(database.as_bytes());
         }
         Command::Enable(database) => {
             known(admin_state, Some(database))?;
-            shared.server_side.pauses.disable(database.as_bytes(), false);
+            shared.server_side.pauses.enable(database.as_bytes());
         }
         Command::Reconnect(database) => {
-            known(admin_state, database.as_deref())?;
-            let name = database.as_deref().map(str::as_bytes);
-            for pool in shared.pools.of(name) {
+            for pool in shared.pools.of(known_name(admin_state, database.as_deref())?) {
                 pool.reconnect();
             }
         }
         Command::WaitClose(database) => {
-            known(admin_state, database.as_deref())?;
-            let name = database.as_deref().map(str::as_bytes);
+            let name = known_name(admin_state, database.as_deref())?;
             until(|| shared.pools.of(name), |pool| !pool.has_conns_to_close()).await;
         }
         Command::Kill(database) => {
-            known(admin_state, database.as_deref())?;
-            let name = database.as_deref().map(str::as_bytes);
-            shared.server_side.pauses.pause(name);
-            let mine = |target: &SessionTarget| {
-                !matches!(target, SessionTarget::Console(_)) && name.is_none_or(|name| target.database() == name)
-            };
-            for session in shared.sessions.all().iter().filter(|session| mine(&session.target)) {
-                session.kill();
-            }
-            for pool in shared.pools.of(name) {
-                pool.close_unused(CloseReason::Command);
-            }
+            kill(shared, known_name(admin_state, database.as_deref())?);
         }
         Command::KillClient(id) => match shared.sessions.all().iter().find(|session| session.id == *id) {
             Some(session) => session.kill(),
@@ -121,6 +100,36 @@ pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) ->
         Command::Driver(_, false) | Command::Empty | Command::TakeOver(_) => {}
     }
     Ok(CommandOutcome::default())
+}
+
+/// Pauses a database, or all, and closes connections that no client has.
+fn pause(shared: &Shared, database: Option<&[u8]>) {
+    shared.server_side.pauses.pause(database);
+    for pool in shared.pools.of(database) {
+        pool.close_unused(CloseReason::Command);
+    }
+}
+
+/// Pauses a database, or all, and ends its clients.
+fn kill(shared: &Shared, database: Option<&[u8]>) {
+    shared.server_side.pauses.pause(database);
+    let mine = |target: &SessionTarget| {
+        !matches!(target, SessionTarget::Console(_)) && database.is_none_or(|name| target.database() == name)
+    };
+    for session in shared.sessions.all().iter().filter(|session| mine(&session.target)) {
+        session.kill();
+    }
+    for pool in shared.pools.of(database) {
+        pool.close_unused(CloseReason::Command);
+    }
+}
+
+/// The error for `RESUME` of what is not paused.
+fn not_paused(database: Option<&str>) -> ClientError {
+    refused(match database {
+        Some(name) => format!("database \"{name}\" is not paused"),
+        None => "nothing is paused".to_owned(),
+    })
 }
 
 /// The error for a setting that `SET` does not change.
@@ -186,6 +195,15 @@ async fn until(pools: impl Fn() -> Vec<Arc<Pool>>, fine: impl Fn(&Pool) -> bool)
     while !pools().iter().all(|pool| fine(pool)) {
         sleep(POLL_INTERVAL).await;
     }
+}
+
+/// The name of a known database, or `None` for all.
+///
+/// # Errors
+/// As [`known`].
+fn known_name<'d>(admin_state: &AdminState, database: Option<&'d str>) -> Result<Option<&'d [u8]>, ClientError> {
+    known(admin_state, database)?;
+    Ok(database.map(str::as_bytes))
 }
 
 /// Checks that a database is known: one that no client has asked for and no table names is a slip of the pen.

@@ -35,10 +35,12 @@ impl Relay<'_> {
         for nth in 0..counts.readies.queries {
             let idle = nth >= counts.readies.queries - counts.readies.transactions;
             let more = nth + 1 < counts.readies.queries || !self.machine.is_answered();
-            let ended = self.tally.ready(now, idle, more);
-            timings.query.observe(ended.query);
-            if let Some(transaction) = ended.transaction {
-                timings.transaction.observe(transaction);
+            timings.query.observe(self.tally.query_ends(now));
+            if idle {
+                timings.transaction.observe(self.tally.transaction_ends(now));
+            }
+            if more {
+                self.tally.begins(now);
             }
         }
     }

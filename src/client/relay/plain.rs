@@ -28,7 +28,7 @@ impl<'a> Pairing<'a> {
     /// Sends the plain request at `now`, and its answer back; a machine takes over where something else comes, or is in the way.
     pub(crate) fn run_plain(mut self, request: PlainRequest, now: Instant) -> impl Future<Output = Outcome> + use<'a> {
         let mut tally = LocalStats::default();
-        let mut progress = PlainRequest::begin(self.server_state);
+        let mut progress = PlainRequest::begin(self.state, self.server_state);
         tally.begins(now);
         match self.shown_at_first() {
             Shown::Running => self.server.set_running(self.shared, self.handle, now),
@@ -88,10 +88,9 @@ impl<'a> Pairing<'a> {
     fn finish_plain(&mut self, request: PlainRequest, mut tally: LocalStats) -> Outcome {
         let now = Instant::now();
         add_messages(&mut tally, &request.counts());
-        let ended = tally.ready(now, true, false);
         let timings = &self.shared.counters().timings;
-        timings.query.observe(ended.query);
-        timings.transaction.observe(ended.transaction.unwrap_or(ended.query));
+        timings.query.observe(tally.query_ends(now));
+        timings.transaction.observe(tally.transaction_ends(now));
         let (received, sent) = self.client.take_traffic();
         self.server.activity.pool().stats.take(&mut tally, received, sent);
         self.server.activity.set_active(false);

@@ -23,7 +23,7 @@ use crate::drain::Phase;
 use crate::error::ClientError;
 use crate::machine;
 use crate::machine::first_request::{FirstRequest, first_query, first_request};
-use crate::machine::preparation::{Preparation, ResetPolicy};
+use crate::machine::preparation::{Liveness, Preparation, ResetPolicy};
 use crate::net::{Conn, RecvError};
 use crate::track::function_sources;
 use crate::track::params::startup_time;
@@ -361,9 +361,10 @@ impl<'a> Session<'a> {
     /// Prepares `lease`, which the client is given at `now`, for its first message.
     fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
         let policy = ResetPolicy::of(settings.pool.reset, &lease.state, now);
-        let probe = now.saturating_duration_since(lease.returned) >= RECENTLY_USED;
+        let rested = now.saturating_duration_since(lease.returned);
+        let liveness = if rested < RECENTLY_USED { Liveness::Known } else { Liveness::Doubtful };
         let known = (&lease.pool().parameters, &lease.pool().statements);
-        Preparation::new(&lease.state, &self.state, self.handle.id, known, policy, probe)
+        Preparation::new(&lease.state, &self.state, self.handle.id, known, policy, liveness)
     }
 
     fn return_tentative_lease(&mut self) {

@@ -95,18 +95,7 @@ impl Pool {
         room: Keep,
     ) -> (Vec<(PooledConn, Chore)>, bool) {
         let now = Instant::now();
-        let mut retention = Retention {
-            idle_timeout: if self.leaves_server {
-                Some(UNUSED_TEMPLATE)
-            } else {
-                settings.timeouts.server_idle_timeout
-            },
-            least: if self.leaves_server { 0 } else { settings.pool.min_pool_size },
-            room,
-            idle: self.idle_count(),
-            open: self.open(&self.queue()),
-            reserve: self.connections().saturating_sub(self.size()),
-        };
+        let mut retention = self.retention(settings, room);
         let mut dirty = false;
         let mut why = Vec::new();
         let mut due = |pooled: &PooledConn| {
@@ -128,19 +117,51 @@ impl Pool {
             picked
         };
         let taken = self.take_matching(&mut due);
-        let mut chores = Vec::new();
-        for (mut pooled, (unfit, chore)) in taken.into_iter().zip(why) {
-            if let Some(why) = unfit {
-                pooled.close_reason = why;
-            } else if !pooled.check_alive() {
-                pooled.close_reason = CloseReason::Dead;
-            } else if let Some(chore) = chore {
-                chores.push((pooled, chore));
-            } else {
-                self.hand_out_asked(pooled);
-            }
-        }
+        let chores = taken.into_iter().zip(why).filter_map(|(pooled, (unfit, chore))| self.sort(pooled, unfit, chore));
+        let chores = chores.collect();
         dirty |= matches!(settings.pool.reset, Reset::Always | Reset::Auto) && self.reset_tentative(reset_after);
+        self.open_missing(settings);
+        (chores, dirty)
+    }
+
+    /// Returns what decides about this pool's idle connections as the server has `room`.
+    fn retention(&self, settings: &Settings, room: Keep) -> Retention {
+        let (idle_timeout, least) = if self.leaves_server {
+            (Some(UNUSED_TEMPLATE), 0)
+        } else {
+            (settings.timeouts.server_idle_timeout, settings.pool.min_pool_size)
+        };
+        Retention {
+            idle_timeout,
+            least,
+            room,
+            idle: self.idle_count(),
+            open: self.open(&self.queue()),
+            reserve: self.connections().saturating_sub(self.size()),
+        }
+    }
+
+    /// Closes a connection that was idle if it is `unfit` or dead; hands it out otherwise, or returns it with the `chore` that is due.
+    fn sort(
+        &self,
+        mut pooled: PooledConn,
+        unfit: Option<CloseReason>,
+        chore: Option<Chore>,
+    ) -> Option<(PooledConn, Chore)> {
+        if let Some(why) = unfit {
+            pooled.close_reason = why;
+        } else if !pooled.check_alive() {
+            pooled.close_reason = CloseReason::Dead;
+        } else if let Some(chore) = chore {
+            return Some((pooled, chore));
+        } else {
+            self.hand_out_asked(pooled);
+        }
+        None
+    }
+
+    /// Opens what `min_pool_size` lacks, or tries again where the last attempt has failed.
+    fn open_missing(&self, settings: &Settings) {
         let missing = self.missing(settings);
         if self.parameters.baseline().is_some() && missing > 0 {
             self.dial_for(missing);
@@ -148,7 +169,6 @@ impl Pool {
             // Clients that wait until pgferry is ready ask for nothing meanwhile, so no other attempt would find out.
             self.dial_for(1);
         }
-        (chores, dirty)
     }
 
     /// Does what is due on a connection that was idle.

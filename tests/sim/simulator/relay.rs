@@ -7,7 +7,7 @@ use std::task::Poll;
 use pgferry::internals::config::Mode;
 use pgferry::internals::machine::plain_request::{PlainProgress, PlainRequest};
 use pgferry::internals::machine::preparation::Preparation;
-use pgferry::internals::machine::{self, Buffers, Machine, MachineResult, Next};
+use pgferry::internals::machine::{self, Buffers, Flush, Machine, MachineResult, Next};
 use pgferry::internals::track::ClientState;
 
 use super::cancel;
@@ -85,7 +85,7 @@ pub async fn run<'a>(
         let opened = relay.open();
         return relay.run(opened).await;
     };
-    let mut progress = PlainRequest::begin(server_state);
+    let mut progress = PlainRequest::begin(state, server_state);
     let shown = if preparation.is_probe() { Shown::Preparing } else { Shown::Running };
     if shown == Shown::Running {
         cancel::set_running(world, id, conn.number(), *backend);
@@ -143,10 +143,10 @@ impl<'a> Relay<'a> {
             Ok(()) => poll_fn(|_| self.poll()).await,
             Err(end) => end,
         };
-        let all_sent = self.server.is_flushed();
+        let to_server = Flush::of(self.server.is_flushed());
         let said = if let End::Machine(end) = &end { Some(end) } else { None };
         let (machine, mut io) = self.parts();
-        let remains = machine.finish(&mut io, said, all_sent);
+        let remains = machine.finish(&mut io, said, to_server);
         (end, remains)
     }
 
@@ -187,10 +187,14 @@ impl<'a> Relay<'a> {
                 Ok(progress) => progress,
                 Err(end) => return Poll::Ready(end),
             };
-            let all_sent = self.client.is_flushed() && self.server.is_flushed();
+            let flush = Flush::of(self.client.is_flushed() && self.server.is_flushed());
             let (machine, mut io) = self.parts();
-            let next = machine.boundary(&mut io, all_sent);
-            if all_sent && self.shown != Shown::Idle && self.machine.is_answered() && !self.machine.is_preparing() {
+            let next = machine.boundary(&mut io, flush);
+            if flush == Flush::Done
+                && self.shown != Shown::Idle
+                && self.machine.is_answered()
+                && !self.machine.is_preparing()
+            {
                 self.shown = Shown::Idle;
                 self.world.controls[self.id].borrow_mut().set_idle();
             }

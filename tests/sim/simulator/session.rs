@@ -8,7 +8,7 @@ use std::task::Poll;
 use pgferry::internals::config::{Mode, Reset};
 use pgferry::internals::error::{ClientError, ErrorSource, Severity, sqlstate};
 use pgferry::internals::machine::first_request::{FirstRequest, first_request};
-use pgferry::internals::machine::preparation::{Preparation, ResetPolicy};
+use pgferry::internals::machine::preparation::{Liveness, Preparation, ResetPolicy};
 use pgferry::internals::machine::refusal::{Refusal, Step};
 use pgferry::internals::machine::{self, MachineResult};
 use pgferry::internals::track::parameter_cache::Greeting;
@@ -256,9 +256,9 @@ impl Session {
 
     fn prepare(&self, link: &Link) -> Preparation {
         let policy = ResetPolicy::of(self.world.setup.reset, &link.state, self.world.instant());
-        let probe = link.is_probed();
+        let liveness = if link.is_probed() { Liveness::Doubtful } else { Liveness::Known };
         let known = (&link.pool.parameters, &link.pool.statements);
-        Preparation::new(&link.state, &self.state, self.id as u64, known, policy, probe)
+        Preparation::new(&link.state, &self.state, self.id as u64, known, policy, liveness)
     }
 
     async fn acquire(&mut self) -> Result<Link, NoLink> {
