@@ -238,6 +238,15 @@ fn is_finished(text: &[u8], lexis: Lexis) -> bool {
     Tokens::new(&closed, lexis).last() == Some(Token::Semicolon)
 }
 
+/// Forms of a `SET`, by what words mean as its value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SetForm {
+    /// `LOCAL` is a value like others: `synchronous_commit` has it.
+    General,
+    /// `SET TIME ZONE`: `LOCAL` is another way to say `DEFAULT`.
+    TimeZone,
+}
+
 struct Words<'a> {
     sql: &'a [u8],
     tokens: Tokens<'a>,
@@ -307,8 +316,8 @@ impl<'a> Words<'a> {
                 return characteristics::sets(&mut self.tokens).map(|sets| SessionCommand::SetCharacteristics { sets });
             }
         }
-        let name = self.setting(token)?;
-        let (default, end) = self.value(&name)?;
+        let (name, form) = self.setting(token)?;
+        let (default, end) = self.value(&name, form)?;
         let text = self.sql.get(start..end)?;
         // What is not finished would swallow what is said behind it. A schema for temporary tables in a search_path makes
         // tables that belong to the session.
@@ -334,8 +343,8 @@ impl<'a> Words<'a> {
         matches!(self.tokens.clone().next(), Some(Token::Other(b'.')))
     }
 
-    /// The name of the setting that begins with `first`, and `TO` or `=` behind it.
-    fn setting(&mut self, first: Token<'a>) -> Option<Box<[u8]>> {
+    /// The name of the setting that begins with `first`, and `TO` or `=` behind it where the `SET` has this form.
+    fn setting(&mut self, first: Token<'a>) -> Option<(Box<[u8]>, SetForm)> {
         if let Token::Word(word) = first
             && !self.is_at_dot()
         {
@@ -344,16 +353,16 @@ impl<'a> Words<'a> {
                     if !is(self.word()?, b"zone") {
                         return None;
                     }
-                    return Some((*b"timezone").into());
+                    return Some(((*b"timezone").into(), SetForm::TimeZone));
                 }
                 b"xml" => {
                     if !is(self.word()?, b"option") {
                         return None;
                     }
-                    return Some((*b"xmloption").into());
+                    return Some(((*b"xmloption").into(), SetForm::General));
                 }
-                b"names" => return Some((*b"client_encoding").into()),
-                b"schema" => return Some((*b"search_path").into()),
+                b"names" => return Some(((*b"client_encoding").into(), SetForm::General)),
+                b"schema" => return Some(((*b"search_path").into(), SetForm::General)),
                 _ => {}
             }
         }
@@ -369,11 +378,11 @@ impl<'a> Words<'a> {
                 _ => return None,
             }
         }
-        is_followed(&name).then(|| name.into())
+        is_followed(&name).then(|| (name.into(), SetForm::General))
     }
 
     /// The value of the setting `name` to the end of the statement: whether it is `DEFAULT`, and where it ends.
-    fn value(&mut self, name: &[u8]) -> Option<(bool, usize)> {
+    fn value(&mut self, name: &[u8], form: SetForm) -> Option<(bool, usize)> {
         let mut count = 0;
         let mut default = false;
         let mut end = None;
@@ -381,8 +390,8 @@ impl<'a> Words<'a> {
             match token {
                 Token::Semicolon | Token::Unclear => return None,
                 Token::Word(word) => {
-                    // `SET TIME ZONE LOCAL` is another way to say `DEFAULT`; no setting has a value of that name.
-                    default = count == 0 && (is(word, b"default") || is(word, b"local"));
+                    let local = form == SetForm::TimeZone && is(word, b"local");
+                    default = count == 0 && (is(word, b"default") || local);
                 }
                 // To this setting alone it means the same as a value (`check_datestyle` in `src/backend/commands/variable.c`).
                 Token::Text(value) | Token::Quoted(value) if name == b"datestyle" => {
@@ -512,6 +521,7 @@ mod tests {
             ("set schema 'a'", "search_path", "set schema 'a'"),
             ("set a = -1.5e3", "a", "set a = -1.5e3"),
             ("set a = default_value", "a", "set a = default_value"),
+            ("set synchronous_commit to local", "synchronous_commit", "set synchronous_commit to local"),
         ] {
             assert_eq!(of_sql(sql.as_bytes()), Some(set(name, text)), "{sql}");
         }

@@ -223,7 +223,7 @@ impl<'a> Analysis<'a> {
                 statement.parenthesis(byte);
                 statement.other();
             }
-            Token::Semicolon => statement.other(),
+            Token::Semicolon => statement.semicolon(),
             Token::Unclear => {
                 statement.other();
                 self.effects.pins.insert(Pins::UNANALYZED);
@@ -711,6 +711,24 @@ mod tests {
         {
             assert!(analyze(sql.as_bytes(), Lexis::default()).commands.is_none(), "{sql}");
         }
+    }
+
+    #[test]
+    fn a_body_in_sql_ends_with_the_end_that_begins_a_statement() {
+        for body in [
+            "begin atomic end",
+            "BEGIN ATOMIC select 1; END",
+            "begin /* ; end */ atomic select case when a then 1 end from t; end",
+            "language sql begin atomic select 1 as \"x\"; select 1 end; select b.end from b; end",
+        ] {
+            let sql = format!("create function f() returns int {body}; reset all; select 1");
+            let effects = analyze(sql.as_bytes(), Lexis::default());
+            let commands = effects.commands.as_deref().unwrap_or_default();
+            assert!(matches!(commands, [PositionedCommand { command: SessionCommand::ResetAll, .. }]), "{sql}");
+            assert_eq!(effects.statements, 3, "{sql}");
+        }
+        let effects = analyze(b"create function f() returns int begin atomic select 1; reset all; end", Lexis::default());
+        assert!(effects.commands.is_none());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::pins::Pins;
 use super::sequences::Sequences;
+use super::sql::Token;
 
 /// Words in front of a parenthesis that are no function's name.
 const NOT_CALLED: [&[u8]; 32] = [
@@ -82,8 +83,7 @@ pub(super) struct Statement<'a> {
     role: bool,
     /// Code that it runs, if it is a `DO`.
     pub(super) code: Option<Code<'a>>,
-    /// The body of a function in SQL's own form has begun: its semicolons end no statement of the text.
-    atomic: bool,
+    body: Body,
     /// It has said `UPDATE`.
     pub(super) updates: bool,
     makes: Makes,
@@ -102,10 +102,38 @@ enum Makes {
     Table,
 }
 
+/// The body of a function in SQL's own form, `BEGIN ATOMIC …; END`: its semicolons end no statement of the text.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Body {
+    /// None has begun, or it has ended.
+    #[default]
+    None,
+    /// One of its statements may begin, or it ends.
+    BetweenStatements,
+    /// Within one of its statements, where `END` is a part of that.
+    WithinStatement,
+}
+
 impl<'a> Statement<'a> {
     /// One in a procedural language, where the first word does not say what it is.
     pub(super) fn in_code() -> Self {
         Self { first: Some(b""), ..Self::default() }
+    }
+
+    /// Takes its next token.
+    pub(super) fn token(&mut self, token: Token<'a>) {
+        match token {
+            Token::Word(word) => {
+                self.word(word);
+            }
+            Token::Quoted(name) => self.named(name),
+            Token::Other(byte) => {
+                self.parenthesis(byte);
+                self.other();
+            }
+            Token::Semicolon => self.semicolon(),
+            Token::Text(_) | Token::Unclear => self.other(),
+        }
     }
 
     pub(super) fn other(&mut self) {
@@ -115,6 +143,17 @@ impl<'a> Statement<'a> {
         }
         self.last = Some(b"");
         self.behind = Behind::Other;
+        if self.body == Body::BetweenStatements {
+            self.body = Body::WithinStatement;
+        }
+    }
+
+    /// A semicolon that does not end it.
+    pub(super) fn semicolon(&mut self) {
+        self.other();
+        if self.body == Body::WithinStatement {
+            self.body = Body::BetweenStatements;
+        }
     }
 
     /// A name in double quotes.
@@ -173,7 +212,7 @@ impl<'a> Statement<'a> {
     }
 
     pub(super) fn is_nested(&self) -> bool {
-        self.depth > 0 || self.atomic
+        self.depth > 0 || self.body != Body::None
     }
 
     /// Returns whether its first word is that of a command which [`super::session_command`] knows.
@@ -244,7 +283,12 @@ impl<'a> Statement<'a> {
             self.role |= is(word, b"authorization") || is(word, b"role");
         }
         self.updates |= is(word, b"update");
-        self.atomic |= is(word, b"atomic") && after(&[b"begin"]);
+        self.body = match self.body {
+            Body::None if is(first, b"create") && is(word, b"atomic") && after(&[b"begin"]) => Body::BetweenStatements,
+            Body::BetweenStatements if is(word, b"end") => Body::None,
+            Body::BetweenStatements => Body::WithinStatement,
+            body => body,
+        };
         let inserts = is(first, b"insert");
         if is(word, b"create") && is(first, b"explain") {
             self.makes = Makes::Table;

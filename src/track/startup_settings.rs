@@ -94,18 +94,20 @@ impl StartupSettings {
             return (Self::default(), params);
         }
         let mut settings: Vec<Setting> = Vec::new();
-        let mut key = RawPairs::new();
-        for (pair, found) in params.into_iter().zip(followed) {
-            match found {
-                Some(found) => {
-                    for (name, value) in found {
-                        settings.retain(|(known, _)| *known != name);
-                        settings.push((name, value));
-                    }
+        let mut set_all = |of_options: bool| {
+            for (pair, found) in params.iter().zip(&followed) {
+                let found = found.iter().flatten().filter(|_| (pair.0 == b"options") == of_options);
+                for (name, value) in found {
+                    settings.retain(|(known, _)| known != name);
+                    settings.push((name.clone(), value.clone()));
                 }
-                None => key.push(pair),
             }
-        }
+        };
+        // The server reads these first, wherever they stand (`process_startup_options` in `src/backend/utils/init/postinit.c`).
+        set_all(true);
+        set_all(false);
+        let passed_on = params.into_iter().zip(&followed).filter(|(_, found)| found.is_none());
+        let key: RawPairs = passed_on.map(|(pair, _)| pair).collect();
         if settings.is_empty() {
             return (Self::default(), key);
         }
@@ -342,6 +344,8 @@ mod tests {
             ["search_path=tenant_7", "work_mem=1MB", "statement_timeout=7"]
         );
         assert_eq!(of(r"-c app.tenant=a\ b\\c").0, [r"app.tenant=a b\c"]);
+        let of_both = [("work_mem", "1MB"), ("search_path", "a"), ("options", "-c search_path=b -c jit=off")];
+        assert_eq!(split(&of_both).0, ["jit=off", "work_mem=1MB", "search_path=a"], "parameters count more");
         for other in ["-W 5", "-c", "-c x", "-c role=a", "-c search_path=pg_temp", "--", "-c search_path=\"a\"\"b\""] {
             assert_eq!(of(other), (Vec::new(), vec!["options".to_owned()]), "{other}");
         }

@@ -2,6 +2,7 @@
 
 use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
+use super::sql_statement::Statement;
 
 /// The transaction status `I`: no transaction is open.
 pub const IDLE: u8 = b'I';
@@ -28,16 +29,18 @@ impl Block {
 pub(crate) fn after(sql: &[u8], lexis: Lexis) -> Option<Block> {
     let mut block = None;
     let mut tokens = Tokens::new(sql, lexis);
-    let mut begins = true;
+    let mut statement = Statement::default();
     while let Some(token) = tokens.next() {
-        match token {
-            Token::Semicolon => begins = true,
-            Token::Word(word) if begins => {
-                begins = false;
-                block = of_statement(word, tokens.clone()).or(block);
-            }
-            _ => begins = false,
+        if token == Token::Semicolon && !statement.is_nested() {
+            statement = Statement::default();
+            continue;
         }
+        if let Token::Word(word) = token
+            && statement.first.is_none()
+        {
+            block = of_statement(word, tokens.clone()).or(block);
+        }
+        statement.token(token);
     }
     block
 }
@@ -104,6 +107,8 @@ mod tests {
             ("prepare x as select 1", None),
             ("select 1", None),
             ("end; begin", Some(Block::Open)),
+            ("begin; create function f() returns int begin atomic select 1; end", Some(Block::Open)),
+            ("create rule r as on delete to t do (select 1; end)", None),
         ] {
             assert_eq!(after(sql.as_bytes(), Lexis::default()), block, "{sql}");
         }

@@ -68,6 +68,8 @@ fn settings_after_a_reset_among_several_statements_are_the_clients_own() {
         "do $$ begin execute 'reset timezone'; end $$",
         "set names default; select 1",
         "reset all -- a comment\n; set application_name = 'mine too'",
+        "create function pg_temp.body() returns int begin atomic select case when true then 1 end; end; reset all; select 1",
+        "create procedure pg_temp.body() language sql begin /* none */ atomic end; reset timezone; select 1",
         "reset all -- a comment\n",
         "reset timezone -- a comment",
         "reset timezone /* a comment -- */; select 1 -- another",

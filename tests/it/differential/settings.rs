@@ -53,6 +53,20 @@ pub fn settings() -> Vec<Script> {
             "discard all",
             watched(&["set search_path = x", "set timezone = 'GMT'", "set application_name = 'x'", "discard all"]),
         ),
+        (
+            "values that are keywords elsewhere",
+            one_by_one(&[
+                "set synchronous_commit to local",
+                "show synchronous_commit",
+                "set synchronous_commit = LOCAL; select 1",
+                "show synchronous_commit",
+                "set time zone 'Asia/Tokyo'",
+                "set time zone local",
+                "show timezone",
+                "set timezone to local",
+                "show timezone",
+            ]),
+        ),
         ("in a transaction", watched(&["begin", "set search_path = x", "set timezone = 'GMT'", "commit", "select 1"])),
         (
             "rolled back",
