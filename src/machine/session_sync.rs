@@ -355,22 +355,26 @@ impl Machine<'_> {
     pub(super) fn pack(&mut self) {
         self.aliases.clear();
         self.explained = AnnouncedSettings::default();
-        if self.server.params.is(&self.start) {
+        let touched = self.client.settings.take_touched();
+        if touched.is_empty() && self.server.params.is(&self.start) {
             return;
         }
         let baseline = self.context.parameters.baseline().unwrap_or_default();
         let now = self.server.params.clone();
-        let mut start = now.clone();
-        for (name, value) in now.beyond(&self.start) {
-            if let Some(known) = params::following(name) {
-                let default = baseline.get(name) == Some(value) && self.client.asked.get(known).is_none();
-                self.client.wanted.set(known, (!default).then_some(value));
-            } else if self.is_unexplained(name, value) {
-                // It is looked into once the client could do without its connection.
-                start.set(name, self.start.get(name).unwrap_or_default());
+        for name in params::FOLLOWING {
+            let value = now.get(name.as_bytes());
+            if touched.contains(name) || self.start.get(name.as_bytes()) != value {
+                let is_own = self.client.settings.is_explicit(name) || self.client.asked.get(name).is_some();
+                let is_default = !is_own && baseline.get(name.as_bytes()) == value;
+                self.client.wanted.set(name, value.filter(|_| !is_default));
             }
         }
         self.context.parameters.learn_canonical(&self.client.wanted, &now);
+        let mut start = now.clone();
+        for (name, value) in now.beyond(&self.start).filter(|(name, value)| self.is_unexplained(name, value)) {
+            // It is looked into once the client could do without its connection.
+            start.set(name, self.start.get(name).unwrap_or(value));
+        }
         self.start = start;
     }
 

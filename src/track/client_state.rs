@@ -201,7 +201,7 @@ impl ClientState {
     /// `command` has succeeded.
     pub fn succeeded(&mut self, command: &SessionCommand) {
         self.parse_context = None;
-        self.settings.succeeded(command, |name| params::following(name).is_some());
+        self.settings.succeeded(command);
     }
 
     /// The server has said what setting `name` is (see [`SettingsTracker::learned`]).

@@ -40,6 +40,7 @@ pub(crate) mod administration;
 pub(crate) mod characteristics;
 pub(crate) mod client_state;
 pub(crate) mod constants;
+pub(crate) mod following_settings;
 pub(crate) mod function_plans;
 pub(crate) mod function_sources;
 pub(crate) mod keeping_reset;

@@ -263,7 +263,7 @@ pub(crate) fn is_internal(name: &[u8]) -> bool {
 }
 
 /// Its place in [`FOLLOWING`].
-fn number_of(name: &[u8]) -> Option<usize> {
+pub(super) fn number_of(name: &[u8]) -> Option<usize> {
     FOLLOWING.iter().position(|known| known.as_bytes().eq_ignore_ascii_case(name))
 }
 

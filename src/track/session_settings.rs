@@ -1,7 +1,9 @@
 //! The settings that a client has made with plain `SET`s: what of them holds now, and what will hold if the
 //! transaction commits. They are carried to the next connection by saying the statements again.
 
+use super::following_settings::FollowingSettings;
 use super::open_changes::{Change, OpenChanges};
+use super::params;
 use super::session_command::SessionCommand;
 use super::setting_overrides::SettingOverrides;
 use super::startup_settings;
@@ -14,6 +16,11 @@ pub struct SettingsTracker {
     base: SettingOverrides,
     kept: SettingOverrides,
     open: OpenChanges,
+    /// Those of the settings that follow by their reported values which the client has set since it last reset them, be it to what
+    /// they were: the default may become another one.
+    explicit: FollowingSettings,
+    /// Those which it has set or reset since the connection last changed hands.
+    touched: FollowingSettings,
     /// Something has failed since the last `ReadyForQuery`.
     failed: bool,
 }
@@ -29,12 +36,6 @@ impl SettingsTracker {
     #[must_use]
     pub fn kept(&self) -> &SettingOverrides {
         &self.kept
-    }
-
-    /// Returns whether anything depends on how the transaction ends.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.open.any(|change| !matches!(change, Change::Savepoint { .. }))
     }
 
     /// Returns whether anything is noted of the transaction that is open.
@@ -99,16 +100,27 @@ impl SettingsTracker {
         self.open.give_up();
     }
 
-    /// `command` has succeeded. Settings for which `follows` says so are carried in another way.
-    pub fn succeeded(&mut self, command: &SessionCommand, follows: impl Fn(&[u8]) -> bool) {
+    /// Returns whether the client has set `name`, which follows by its reported value.
+    #[must_use]
+    pub fn is_explicit(&self, name: &str) -> bool {
+        self.explicit.contains(name)
+    }
+
+    /// Takes note of the settings, of those that follow by their reported values, that were set or reset since the last time.
+    pub fn take_touched(&mut self) -> FollowingSettings {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// `command` has succeeded.
+    pub fn succeeded(&mut self, command: &SessionCommand) {
         use SessionCommand as Command;
         let change = match command {
             Command::SetCharacteristics { sets } => {
-                let sets = sets.iter().filter(|(name, _)| !follows(name)).cloned();
+                let sets = sets.iter().cloned();
                 return sets.for_each(|(name, text)| self.open.push(Change::Set { name, text }));
             }
-            Command::Set { name, text } if !follows(name) => Change::Set { name: name.clone(), text: text.clone() },
-            Command::Reset { name } if !follows(name) => Change::Reset { name: name.clone() },
+            Command::Set { name, text } => Change::Set { name: name.clone(), text: text.clone() },
+            Command::Reset { name } => Change::Reset { name: name.clone() },
             Command::SetLocal { name, text } | Command::ResetLocal { name, text } => {
                 Change::Local { name: name.clone(), text: text.clone() }
             }
@@ -163,9 +175,24 @@ impl SettingsTracker {
         let reset_all = self.open.any(|change| matches!(change, Change::ResetAll)) && !is_pinned;
         for change in self.open.take() {
             match change {
-                Change::Set { name, text } => self.kept.set(&name, Some(&text)),
-                Change::Reset { name } => self.kept.set(&name, self.base.get(&name)),
-                Change::ResetAll => self.kept = self.base.clone(),
+                Change::Set { name, text } => match params::following(&name) {
+                    Some(known) => {
+                        self.explicit.insert(known);
+                        self.touched.insert(known);
+                    }
+                    None => self.kept.set(&name, Some(&text)),
+                },
+                Change::Reset { name } => match params::following(&name) {
+                    Some(known) => {
+                        self.explicit.remove(known);
+                        self.touched.insert(known);
+                    }
+                    None => self.kept.set(&name, self.base.get(&name)),
+                },
+                Change::ResetAll => {
+                    self.kept = self.base.clone();
+                    (self.explicit, self.touched) = (FollowingSettings::default(), FollowingSettings::ALL);
+                }
                 Change::Local { .. } | Change::Unknown | Change::Pinned | Change::Savepoint { .. } => {}
             }
         }
@@ -196,7 +223,7 @@ mod tests {
                 }
                 _ => {
                     let command = session_command::of_sql(sql.as_bytes()).expect(sql);
-                    tracker.succeeded(&command, |name| name == b"timezone");
+                    tracker.succeeded(&command);
                 }
             }
             tracker.ready(if open { b'T' } else { IDLE });
@@ -220,6 +247,22 @@ mod tests {
         assert_eq!(kept(&["set a = 1", "set b = 1", "reset all"]), [""; 0]);
         assert_eq!(kept(&["set local a = 1"]), [""; 0]);
         assert_eq!(kept(&["set timezone = 'UTC'"]), [""; 0], "it follows in another way");
+    }
+
+    #[test]
+    fn settings_that_follow_by_their_values_are_the_clients_until_it_resets_them() {
+        let explicit = |statements: &[&str]| {
+            let mut tracker = SettingsTracker::default();
+            run(&mut tracker, statements);
+            (tracker.is_explicit("TimeZone"), tracker.take_touched().contains("TimeZone"))
+        };
+        assert_eq!(explicit(&["set timezone = 'UTC'"]), (true, true));
+        assert_eq!(explicit(&["begin", "set timezone = 'UTC'", "commit"]), (true, true));
+        assert_eq!(explicit(&["begin", "set timezone = 'UTC'", "rollback"]), (false, false));
+        assert_eq!(explicit(&["set local timezone = 'UTC'", "set datestyle = 'iso'"]), (false, false));
+        assert_eq!(explicit(&["set timezone = 'UTC'", "reset timezone"]), (false, true));
+        assert_eq!(explicit(&["set timezone = 'UTC'", "begin", "reset all", "rollback"]), (true, true));
+        assert_eq!(explicit(&["set timezone = 'UTC'", "reset all"]), (false, true));
     }
 
     #[test]
@@ -252,7 +295,7 @@ mod tests {
     #[test]
     fn a_failure_outside_a_transaction_block_undoes_what_came_with_it() {
         let mut tracker = SettingsTracker::default();
-        tracker.succeeded(&session_command::of_sql(b"set a = 1").expect("a command"), |_| false);
+        tracker.succeeded(&session_command::of_sql(b"set a = 1").expect("a command"));
         tracker.failed();
         tracker.ready(IDLE);
         assert!(tracker.kept().is_empty());

@@ -97,3 +97,23 @@ fn a_change_in_a_clients_transaction_is_not_the_clients() {
         assert_eq!(client.value(&show), first);
     }
 }
+
+#[test]
+fn what_a_client_has_set_stays_when_the_default_changes() {
+    let server = Postgres::start_with(&["TimeZone='UTC'", "DateStyle='ISO, MDY'"]);
+    let ferry = Pgferry::start(&server, &["--pool-mode", "transaction"]);
+    let mut client = ferry.session();
+    // Nothing is reported of these, since they were so before.
+    client.query("set timezone = 'UTC'");
+    client.query("begin; set datestyle = 'ISO, MDY'; commit");
+    server.sql("alter system set timezone = 'Asia/Tokyo'");
+    server.sql("alter system set datestyle = 'German, DMY'");
+    server.sql("select pg_reload_conf()");
+    eventually("new sessions have it", || server.sql("show timezone") == "Asia/Tokyo");
+    let mut others = [ferry.session(), ferry.session()];
+    for other in &mut others {
+        other.query("begin");
+        eventually("it is the default", || other.value("show timezone") == "Asia/Tokyo");
+    }
+    assert_eq!([client.value("show timezone"), client.value("show datestyle")], ["UTC", "ISO, MDY"]);
+}
