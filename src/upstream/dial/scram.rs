@@ -47,7 +47,7 @@ pub(super) async fn exchange(
     let Message::AuthenticationSaslContinue(first) = incoming.request(Some(&credential)).await? else {
         return Err(DialError::Protocol("no SCRAM server-first-message".into()));
     };
-    // Thousands of rounds of hashing: milliseconds that must not hold up everybody else's data.
+    // Thousands of rounds of hashing: milliseconds that must not hold up other connections' data.
     let answer = spawn_blocking(move || {
         let answer = client.answer(first.data(), &credential);
         (answer, credential)
