@@ -326,10 +326,11 @@ mod tests {
     use crate::config::Pin;
     use crate::track::RequestedParams;
     use crate::track::ServerParams;
+    use crate::track::client_statements::NamedStatement;
     use crate::track::parameter_cache::ParameterCache;
     use crate::track::prepared_statement::Standing;
     use crate::track::server_state::UsedBy;
-    use crate::track::statements::{Columns, Limits, NamedStatement, StatementCache};
+    use crate::track::statements::{Columns, Limits, StatementCache};
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
         let mut message = vec![tag];
