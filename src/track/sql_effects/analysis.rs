@@ -199,31 +199,7 @@ impl<'a> Analysis<'a> {
             _ => {}
         }
         effects.pins.insert(match name.as_slice() {
-            b"set_config" => {
-                let setting = first_argument(behind.clone());
-                if setting.is_some_and(source_settings::is_rule) {
-                    effects.plan_settings = PlanSettings::UnseenRules;
-                } else if setting.is_none_or(is_read_by_plans) {
-                    effects.plan_settings = effects.plan_settings.max(PlanSettings::Unseen);
-                }
-                if setting.is_some_and(|name| source_settings::are_read_under(&name.to_ascii_lowercase())) {
-                    effects.pins.insert(Pins::UNRESETTABLE);
-                }
-                if is_local_set_config(behind.clone()) {
-                    return effects.add_unknown_settings(UnknownSettings::ForTransaction);
-                }
-                let mut arguments = behind.clone().skip(1);
-                match (arguments.next(), arguments.next()) {
-                    (Some(Token::Text(name)), Some(Token::Other(b','))) if is_plain(name) => {
-                        let name = name.to_ascii_lowercase();
-                        if session_command::is_followed(&name) {
-                            return effects.add_named_setting(name.into());
-                        }
-                    }
-                    _ => effects.pins.insert(Pins::UNRESETTABLE),
-                }
-                return effects.add_unknown_settings(UnknownSettings::ForSession);
-            }
+            b"set_config" => return self.set_config(behind),
             b"nextval" => Pins::NEXTVAL,
             b"setval" => {
                 // What `lastval` gives stays what it was (`do_setval` in `src/backend/commands/sequence.c`).
@@ -241,6 +217,34 @@ impl<'a> Analysis<'a> {
             b"set_limit" => return effects.add_unknown_settings(UnknownSettings::ForSession),
             _ => Pins::empty(),
         });
+    }
+
+    /// A call of `set_config`, of which the arguments are `behind`.
+    fn set_config(&mut self, behind: &Tokens<'_>) {
+        let effects = &mut self.effects;
+        let setting = first_argument(behind.clone());
+        if setting.is_some_and(source_settings::is_rule) {
+            effects.plan_settings = PlanSettings::UnseenRules;
+        } else if setting.is_none_or(is_read_by_plans) {
+            effects.plan_settings = effects.plan_settings.max(PlanSettings::Unseen);
+        }
+        if setting.is_some_and(|name| source_settings::are_read_under(&name.to_ascii_lowercase())) {
+            effects.pins.insert(Pins::UNRESETTABLE);
+        }
+        if is_local_set_config(behind.clone()) {
+            return effects.add_unknown_settings(UnknownSettings::ForTransaction);
+        }
+        let mut arguments = behind.clone().skip(1);
+        match (arguments.next(), arguments.next()) {
+            (Some(Token::Text(name)), Some(Token::Other(b','))) if is_plain(name) => {
+                let name = name.to_ascii_lowercase();
+                if session_command::is_followed(&name) {
+                    return effects.add_named_setting(name.into());
+                }
+            }
+            _ => effects.pins.insert(Pins::UNRESETTABLE),
+        }
+        effects.add_unknown_settings(UnknownSettings::ForSession);
     }
 
     fn end_statement(&mut self, statement: &Statement<'_>, end: usize) {
