@@ -15,7 +15,7 @@ pub(crate) enum Phase {
     Closed,
     /// No new clients; those there end at their next safe point.
     Draining,
-    /// Everybody ends now.
+    /// All sessions end now.
     Stopping,
 }
 
@@ -23,7 +23,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Drain {
     phase: watch::Sender<Phase>,
-    /// The same as a number, which everybody looks at all the time.
+    /// The same as a number, which all sessions look at all the time.
     now: AtomicU8,
 }
 

@@ -28,7 +28,7 @@ use crate::machine::preparation::{Liveness, Preparation, ResetPolicy};
 use crate::machine::{self, Buffers, Flush, Machine, Next};
 use crate::net::InheritedListener;
 use crate::net::tls::certificate::{self, Certificate};
-use crate::track::lexis::Characters;
+use crate::track::lexis::{Backslashes, Characters};
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::server_state::UsedBy;
 use crate::track::session_code::Reach;
@@ -271,8 +271,10 @@ pub fn messages(bytes: &[u8]) {
 /// # Panics
 /// When it does not.
 pub fn sql(bytes: &[u8]) {
+    use Backslashes::{Escape, Literal};
     use Characters::{AsciiAlone, Pairs, ShiftJis};
-    for (backslashes, characters) in [(false, AsciiAlone), (true, AsciiAlone), (false, Pairs), (true, ShiftJis)] {
+    for (backslashes, characters) in [(Literal, AsciiAlone), (Escape, AsciiAlone), (Literal, Pairs), (Escape, ShiftJis)]
+    {
         let lexis = Lexis { backslashes, characters };
         assert!(sql::Tokens::new(bytes, lexis).count() <= bytes.len());
         let effects = sql_effects::analyze_tokens(bytes, lexis);

@@ -191,8 +191,9 @@ pub mod track {
 
     /// Prepared statements.
     pub mod statements {
+        pub use crate::track::client_statements::MAX_CLIENT_BYTES;
         pub use crate::track::statement_ids::StatementIds;
-        pub use crate::track::statements::{Limits, MAX_CLIENT_BYTES, StatementCache};
+        pub use crate::track::statements::{Limits, StatementCache};
     }
 }
 

@@ -228,13 +228,13 @@ pub(crate) fn clean(line: &[u8], form: Form) -> Vec<u8> {
     let mut out = match form {
         Form::Json if text.len() <= MAX_LINE_BYTES => escaped_in_json(&text),
         Form::Json => escaped_in_json(&shortened(&text)),
-        Form::Text | Form::Colours => escaped(&text, form == Form::Colours),
+        Form::Text | Form::Colours => escaped(&text, form),
     };
     out.push('\n');
     out.into_bytes()
 }
 
-fn escaped(text: &str, colours: bool) -> String {
+fn escaped(text: &str, form: Form) -> String {
     let mut out = String::with_capacity(text.len().min(MAX_LINE_BYTES));
     for (at, c) in text.char_indices() {
         if out.len() >= MAX_LINE_BYTES {
@@ -243,7 +243,7 @@ fn escaped(text: &str, colours: bool) -> String {
             break;
         }
         match c {
-            '\x1b' if colours => out.push(c),
+            '\x1b' if form == Form::Colours => out.push(c),
             c if c.is_control() || is_invisible(c) => out.extend(c.escape_default()),
             c => out.push(c),
         }

@@ -58,30 +58,9 @@ pub(crate) async fn run(
     let spec = SessionSpec { target, secret: admitted.secret, backend: None, view, connected_at };
     let registered = shared.sessions.register(spec);
     let handle = &registered.handle;
-    backend::put_authentication_ok(&mut conn.output);
-    for (name, value) in new_conn.params.iter() {
-        backend::put_parameter_status(&mut conn.output, name, value);
-    }
-    backend::put_key_data(&mut conn.output, handle.pid, &handle.secret);
-    backend::put_ready(&mut conn.output, crate::track::transaction_block::IDLE);
-    let key = Arc::new(BackendKey {
-        address: new_conn.address,
-        server_tls: new_conn.server_tls,
-        pid: new_conn.pid,
-        secret: new_conn.secret,
-    });
-    let gate = Arc::new(CancelGate::default());
-    let server_side = &shared.server_side;
-    let (id, generation) = (server_side.conn_ids.next(), server_side.config.generation());
-    let conn_info = ConnInfo::new(id, key.pid, key.address.clone(), generation, Arc::clone(&gate));
-    let tls = new_conn.conn.stream().tls().map(TlsSession::describe);
-    let conn_info = Arc::new(conn_info.over(new_conn.conn.stream().local(), tls));
-    conn_info.taken(handle.id);
-    server_side.dedicated.add(&conn_info);
-    // No other client could be hit by a request, so it may always be sent.
-    let _ = handle.set_running(&key, &gate, connected_at);
+    put_greeting(conn, handle, &new_conn);
+    let (mut upstream, _conn_info) = publish(shared, handle, new_conn, connected_at);
     shared.counters().logins.add();
-    let mut upstream = new_conn.conn;
     let mut passthrough = Passthrough::new(conn, &mut upstream);
     let ended_by = tokio::select! {
         () = poll_fn(|cx| passthrough.poll(cx)) => None,
@@ -96,6 +75,33 @@ pub(crate) async fn run(
     let how = ServerConn::close(upstream, close_method).await;
     shared.counters().close(how, CloseReason::Session);
     farewell(conn).await;
+}
+
+/// Puts what the client is told at the end of its login.
+fn put_greeting(conn: &mut Conn, handle: &SessionHandle, new_conn: &NewConn) {
+    backend::put_authentication_ok(&mut conn.output);
+    for (name, value) in new_conn.params.iter() {
+        backend::put_parameter_status(&mut conn.output, name, value);
+    }
+    backend::put_key_data(&mut conn.output, handle.pid, &handle.secret);
+    backend::put_ready(&mut conn.output, crate::track::transaction_block::IDLE);
+}
+
+/// Shows the connection at the console for as long as the [`ConnInfo`] is there, and lets cancel requests hit it.
+fn publish(shared: &Shared, handle: &SessionHandle, new_conn: NewConn, connected_at: Instant) -> (Conn, Arc<ConnInfo>) {
+    let NewConn { conn, address, server_tls, pid, secret, .. } = new_conn;
+    let key = Arc::new(BackendKey { address, server_tls, pid, secret });
+    let gate = Arc::new(CancelGate::default());
+    let server_side = &shared.server_side;
+    let (id, generation) = (server_side.conn_ids.next(), server_side.config.generation());
+    let conn_info = ConnInfo::new(id, key.pid, key.address.clone(), generation, Arc::clone(&gate));
+    let tls = conn.stream().tls().map(TlsSession::describe);
+    let conn_info = Arc::new(conn_info.over(conn.stream().local(), tls));
+    conn_info.taken(handle.id);
+    server_side.dedicated.add(&conn_info);
+    // No other client could be hit by a request, so it may always be sent.
+    let _ = handle.set_running(&key, &gate, connected_at);
+    (conn, conn_info)
 }
 
 /// The places that the client and its connection take. Only a client that has logged in takes any that others need.

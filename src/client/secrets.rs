@@ -149,7 +149,7 @@ impl Secrets {
     }
 
     /// Returns the verifier that SCRAM compares with: for a user without a suitable secret, a verifier that no password fits, which
-    /// looks like everybody else's.
+    /// looks like any other.
     pub(crate) async fn verifier(&self, user: &[u8], stored: Option<&Stored>) -> Verifier {
         match stored {
             Some(Stored::Scram(verifier)) => verifier.clone(),

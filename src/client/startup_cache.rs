@@ -1,6 +1,7 @@
 //! Parsed startup packets, and a small cache of them. Programs that connect all the time send the same packet each time: what
 //! was made of the last ones is remembered.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
@@ -83,6 +84,15 @@ impl ParsedStartup {
     #[must_use]
     pub(crate) fn user(&self) -> &[u8] {
         &self.key.user
+    }
+
+    /// The pool that its client works in, as `forced_role` where there is one.
+    #[must_use]
+    pub(crate) fn pool_key(&self, forced_role: Option<&str>) -> Cow<'_, PoolKey> {
+        match forced_role {
+            Some(role) => Cow::Owned(PoolKey { user: role.as_bytes().to_vec(), ..self.key.clone() }),
+            None => Cow::Borrowed(&self.key),
+        }
     }
 
     /// The database it wants.

@@ -89,7 +89,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// One rule: what is left out fits everybody.
+/// One rule: what is left out fits every client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Transports of clients.
@@ -115,7 +115,7 @@ impl Rule {
     pub const FIELDS: [&'static str; 8] =
         ["transport", "database", "user", "address", "uid", "gid", "method", "cert_name"];
 
-    /// The rule that fits everybody.
+    /// The rule that fits every client.
     #[must_use]
     pub fn for_all(method: Auth) -> Self {
         Self {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::own_queries::put_own_statement;
 use super::{Buffers, Machine, flush_forwarded};
 use crate::error::{ClientError, sqlstate};
+use crate::track::client_statements::{NamedStatement, Unnamed};
 use crate::track::constants::Constants;
 use crate::track::params::set_to_local;
 use crate::track::parse_settings;
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::sql::{Token, Tokens};
-use crate::track::statements::{self, Columns, ParseContext, ParsedQuery, Statement, Unnamed};
+use crate::track::statements::{self, Columns, ParseContext, ParsedQuery, Statement};
 use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{Lexis, Request, ResponseAction, ServerParams};
 use crate::wire::{backend, frontend};
@@ -209,7 +210,7 @@ impl Machine<'_> {
         match known {
             // It was not told its columns, so that the client can't tell the difference.
             Some(named) if parse_context.is_some() && statement.is_retired() && named.described.is_none() => {
-                let named = statements::NamedStatement { statement: Arc::clone(&variant), described: None };
+                let named = NamedStatement { statement: Arc::clone(&variant), described: None };
                 self.client.names.set(name.unwrap_or_default(), Some(named));
             }
             _ if !same && !self.aliases.variants.iter().any(|known| known.statement.id == variant.id) => {

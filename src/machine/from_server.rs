@@ -261,16 +261,7 @@ impl Machine<'_> {
                 self.release_held(io, action);
                 self.pipeline.response(tag);
             }
-            backend::COPY_IN => {
-                let dropped = self.pipeline.copy_lacks_synthesized();
-                self.pipeline.response(tag);
-                // A message that is not whole yet ends it just as well.
-                if dropped && !self.client_stream.is_partial() {
-                    // The server has not seen what the client has sent behind it, and ends the copy for such a message.
-                    flush_forwarded(io);
-                    frontend::put_close(io.to_server, "");
-                }
-            }
+            backend::COPY_IN => self.copy_begins(io),
             backend::COMMAND_COMPLETE if whole && action == MessageAction::Forward => {
                 return Ok(self.command_complete(io));
             }
@@ -279,6 +270,17 @@ impl Machine<'_> {
             }
         }
         Ok(action)
+    }
+
+    fn copy_begins(&mut self, io: &mut Buffers<'_>) {
+        let dropped = self.pipeline.copy_lacks_synthesized();
+        self.pipeline.response(backend::COPY_IN);
+        // A message that is not whole yet ends it just as well.
+        if dropped && !self.client_stream.is_partial() {
+            // The server has not seen what the client has sent behind it, and ends the copy for such a message.
+            flush_forwarded(io);
+            frontend::put_close(io.to_server, "");
+        }
     }
 
     /// The client gets what was held back in front of the message that comes.
@@ -295,7 +297,7 @@ impl Machine<'_> {
         if command.starts_with(b"SELECT ") {
             // By far the most frequent, and none that changes a session.
             self.pipeline.response(backend::COMMAND_COMPLETE);
-            self.work.completed(b"SELECT", false);
+            self.work.completed(b"SELECT");
             return MessageAction::Forward;
         }
         let mut room = [0; MAX_TAG_BYTES];

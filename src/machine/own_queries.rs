@@ -341,7 +341,12 @@ impl Machine<'_> {
             let names = std::mem::take(names);
             for (name, value) in names.iter().zip(values.chunks(2)) {
                 let &[value, is_reset] = value else { continue };
-                self.learn_setting(name, value, is_reset == Some(b"t"));
+                let is_default = is_reset == Some(b"t");
+                if is_default {
+                    self.learn_default(name);
+                }
+                let value = value.filter(|_| !is_default || self.client.settings.has_base(name));
+                self.learn_setting(name, value);
             }
             return;
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::Machine;
 use crate::track::Pins;
+use crate::track::client_statements::significant;
 use crate::track::pipeline::Describes;
 use crate::track::session_command::Commands;
 use crate::track::sql_effects::TransactionFate;
-use crate::track::statements::significant;
 
 /// Number of portals that are remembered at a time.
 const MAX_PORTALS: usize = 1024;

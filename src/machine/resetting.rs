@@ -1,7 +1,7 @@
 //! The named statements of a client in session mode that reset settings. All others are the server's business there.
 
+use crate::track::client_statements::significant;
 use crate::track::session_command::Commands;
-use crate::track::statements::significant;
 
 /// Number of statements that are remembered.
 const MAX_STATEMENTS: usize = 1024;

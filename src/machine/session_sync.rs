@@ -128,16 +128,22 @@ impl Machine<'_> {
         }
     }
 
-    /// The server has said what a setting is that the client's statements have changed: it is carried from now on, or keeps
-    /// the client on its connection. `is_reset` says that it is what a reset makes it.
-    pub(super) fn learn_setting(&mut self, name: &[u8], value: Option<&[u8]>, is_reset: bool) {
-        if let Some(reported) = self.server.params.get(name).map(<[u8]>::to_vec) {
-            self.start.set(name, &reported);
-            if is_reset && self.server.base.set(name, &reported) {
-                self.context.parameters.learn_base(self.server);
-            }
+    /// The server has said that a reset makes setting `name` what it is. Where that is reported, sessions begin with it.
+    pub(super) fn learn_default(&mut self, name: &[u8]) {
+        if let Some(reported) = self.server.params.get(name).map(<[u8]>::to_vec)
+            && self.server.base.set(name, &reported)
+        {
+            self.context.parameters.learn_base(self.server);
         }
-        let value = value.filter(|_| !is_reset || self.client.settings.has_base(name));
+    }
+
+    /// The server has said what a setting is that the client's statements have changed: it is carried from now on, or keeps
+    /// the client on its connection; `None` where it is what a reset makes it.
+    pub(super) fn learn_setting(&mut self, name: &[u8], value: Option<&[u8]>) {
+        // Where it is reported, that is explained now.
+        if let Some(reported) = self.server.params.get(name) {
+            self.start.set(name, reported);
+        }
         // What is not ASCII can be written by its numbers where both sides have UTF-8; and in the schema for temporary tables
         // a session makes tables of its own.
         let is_utf8 = |name: &[u8]| self.server.params.get(name) == Some(b"UTF8");
@@ -193,8 +199,11 @@ impl Machine<'_> {
     /// A command of the client's has completed with `tag`. Says whether it is pgferry's own, which the client does not
     /// see.
     pub(super) fn completed(&mut self, tag: &[u8], next: Option<&SessionCommand>) -> bool {
-        let rolls_back = tag == b"ROLLBACK" && !matches!(next, Some(SessionCommand::RollbackTo { .. }));
-        self.work.completed(tag, rolls_back);
+        if tag == b"ROLLBACK" && !matches!(next, Some(SessionCommand::RollbackTo { .. })) {
+            self.work.rolled_back();
+        } else {
+            self.work.completed(tag);
+        }
         if session_code::defines_code(tag) && !self.is_temporary(tag) {
             self.server.code.defines();
         }
@@ -259,26 +268,26 @@ impl Machine<'_> {
     }
 
     fn transaction_ended(&mut self, tag: &[u8]) {
-        let reset_all = self.client.completed(tag);
-        self.on_reset_all(reset_all);
+        if self.client.completed(tag) {
+            self.on_reset_all();
+        }
         if tag == b"ROLLBACK" && !self.pins.is_empty() {
             // What it pinned for may be gone with it.
             self.stale_pins = Pins::QUERYABLE;
         }
     }
 
-    fn on_reset_all(&mut self, reset_all: bool) {
-        if reset_all {
-            if self.pins.contains(Pins::SETTING) {
-                // It leaves a role as it is, and the setting may have been that (`GUC_NO_RESET_ALL` in `guc_tables.c`).
-                self.pins.insert(Pins::ROLE);
-                self.stale_pins.insert(Pins::ROLE);
-            }
-            self.pins = self.pins.difference(Pins::SETTING.union(Pins::NAMED_SETTING));
-            // Named ones are asked for: they may have been set again.
-            if !self.named_settings.is_empty() {
-                self.pins.insert(Pins::NAMED_SETTING);
-            }
+    /// A `RESET ALL` holds from now on.
+    fn on_reset_all(&mut self) {
+        if self.pins.contains(Pins::SETTING) {
+            // It leaves a role as it is, and the setting may have been that (`GUC_NO_RESET_ALL` in `guc_tables.c`).
+            self.pins.insert(Pins::ROLE);
+            self.stale_pins.insert(Pins::ROLE);
+        }
+        self.pins = self.pins.difference(Pins::SETTING.union(Pins::NAMED_SETTING));
+        // Named ones are asked for: they may have been set again.
+        if !self.named_settings.is_empty() {
+            self.pins.insert(Pins::NAMED_SETTING);
         }
     }
 
@@ -303,8 +312,9 @@ impl Machine<'_> {
         if self.context.mode == Mode::Session {
             return;
         }
-        let reset_all = self.client.ready(status);
-        self.on_reset_all(reset_all);
+        if self.client.ready(status) {
+            self.on_reset_all();
+        }
         if idle && self.pipeline.answered() {
             self.client.settings.settled();
         }

@@ -20,9 +20,14 @@ enum TransactionOutcome {
 }
 
 impl WorkOutcome {
-    /// A command has completed with `tag`; `rolls_back` says that it has ended the transaction by undoing it.
-    pub(super) fn completed(&mut self, tag: &[u8], rolls_back: bool) {
-        self.open = if rolls_back { TransactionOutcome::Undone } else { TransactionOutcome::Lasts };
+    /// A command has ended the transaction by undoing it.
+    pub(super) fn rolled_back(&mut self) {
+        self.open = TransactionOutcome::Undone;
+    }
+
+    /// A command has completed with `tag`, and undone nothing.
+    pub(super) fn completed(&mut self, tag: &[u8]) {
+        self.open = TransactionOutcome::Lasts;
         // Code may have committed.
         if matches!(tag, b"COMMIT" | b"PREPARE TRANSACTION" | b"CALL" | b"DO") {
             self.over = Some(TransactionOutcome::Lasts);

@@ -108,9 +108,9 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let shared = new_shared(settings, upstream_targets, client_auth, open_files, log, predecessor)?;
     let (admin_state, mut commands) = AdminState::new(Arc::clone(&shared));
     let admin = address.map(|address| HttpServer::start(&admin_state, &address, admin_given)).transpose();
-    // Everybody's task holds senders: when all are gone, so are they.
+    // Every client's task holds senders: when all of these are gone, so are the tasks.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
-    let (present, mut nobody_left) = mpsc::channel::<Infallible>(1);
+    let (present, mut none_left) = mpsc::channel::<Infallible>(1);
     let trackers = ShutdownTrackers { clients: alive.downgrade(), all: present.downgrade() };
     let mut running = ReloadableServer {
         listeners: Listeners::new(Arc::clone(&admin_state), trackers, managed),
@@ -134,23 +134,17 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
         running.listeners.open(bound);
     }
     if let Some(old_process) = old_process {
-        // It may take its time, while clients are served here.
-        let thanked = spawn_blocking(move || old_process.acknowledge()).await;
-        let console = thanked.map_err(|error| StartError::System(error.to_string()))?;
-        running.take_ownership();
-        if let Some((console, cancel_requests)) = console.zip(cancel_requests) {
-            forward_cancel_requests(console, cancel_requests, &shared);
-        }
+        take_over(old_process, cancel_requests, &mut running, &shared).await?;
     }
     // What is not configured any more goes, its socket file too.
     drop(not_wanted.into_iter().inspect(|bound| drop(bound.take_ownership())).collect::<Vec<_>>());
     running.notifier.tell(&[NotifyState::Ready]);
     let mut policy = serve(&mut running, &shared, &mut signals, &mut commands).await;
     running.notifier.tell(&[NotifyState::Stopping]);
-    if managed && policy == DrainPolicy::Drain {
-        policy = DrainPolicy::Kept;
-    }
     if managed {
+        if policy == DrainPolicy::Drain {
+            policy = DrainPolicy::Kept;
+        }
         // Clients in the backlog are the successor's: the service manager starts it now, or when the next client comes.
         running.listeners.detach();
     }
@@ -164,9 +158,30 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     shared.sessions.wake_all();
     drop(present);
     // A client that does not take its farewell by then loses it.
-    let _ = timeout(CLOSE_TIMEOUT, nobody_left.recv()).await;
+    let _ = timeout(CLOSE_TIMEOUT, none_left.recv()).await;
     close_server_conns(&shared).await;
     banner::report(&shared);
+    Ok(())
+}
+
+/// Acknowledges to the process that is replaced that its clients are served here, and has the `cancel_requests` for those that it
+/// still has passed on to it.
+///
+/// # Errors
+/// [`StartError::System`] where the acknowledgement could not be made.
+async fn take_over(
+    old_process: OldProcess,
+    cancel_requests: Option<mpsc::Receiver<ForwardedCancel>>,
+    running: &mut ReloadableServer,
+    shared: &Shared,
+) -> Result<(), StartError> {
+    // It may take its time, while clients are served here.
+    let acknowledged = spawn_blocking(move || old_process.acknowledge()).await;
+    let console = acknowledged.map_err(|error| StartError::System(error.to_string()))?;
+    running.take_ownership();
+    if let Some((console, cancel_requests)) = console.zip(cancel_requests) {
+        forward_cancel_requests(console, cancel_requests, shared);
+    }
     Ok(())
 }
 

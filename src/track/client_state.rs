@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::client_statements::{ClientStatements, Unnamed};
 use super::lexis::Lexis;
 use super::params::{self, RequestedParams, ServerParams};
 use super::pins::Pins;
@@ -11,7 +12,7 @@ use super::session_settings::SettingsTracker;
 use super::settings_in_force::SettingsInForce;
 use super::sql_effects;
 use super::startup_settings::StartupSettings;
-use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, Statement, StatementCache, Unnamed};
+use super::statements::{ParseContext, ParsedQuery, REPORTED, Statement, StatementCache};
 use super::text_validity::TextValidity;
 use crate::wire::{backend, frontend};
 

@@ -25,7 +25,7 @@ pub(crate) fn lexis_behind(sql: &[u8], lexis: Lexis) -> Lexis {
         _ => None,
     });
     match sets.next_back().filter(|_| commands.len() == effects.statements) {
-        Some(text) => Lexis { backslashes: source_settings::turns_off(text), ..lexis },
+        Some(text) => Lexis { backslashes: source_settings::backslashes_behind(text), ..lexis },
         None => lexis,
     }
 }
@@ -33,16 +33,17 @@ pub(crate) fn lexis_behind(sql: &[u8], lexis: Lexis) -> Lexis {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::track::lexis::Backslashes;
 
     #[test]
     fn what_only_sets_is_looked_through() {
         for (sql, backslashes) in [
-            ("set standard_conforming_strings = off", true),
-            ("SET SESSION standard_conforming_strings TO 'false'; set work_mem = 64", true),
-            ("set standard_conforming_strings = off; set standard_conforming_strings to on", false),
-            ("set standard_conforming_strings = off; select f()", false),
-            ("set local standard_conforming_strings = off", false),
-            ("select 1", false),
+            ("set standard_conforming_strings = off", Backslashes::Escape),
+            ("SET SESSION standard_conforming_strings TO 'false'; set work_mem = 64", Backslashes::Escape),
+            ("set standard_conforming_strings = off; set standard_conforming_strings to on", Backslashes::Literal),
+            ("set standard_conforming_strings = off; select f()", Backslashes::Literal),
+            ("set local standard_conforming_strings = off", Backslashes::Literal),
+            ("select 1", Backslashes::Literal),
         ] {
             assert_eq!(lexis_behind(sql.as_bytes(), Lexis::default()).backslashes, backslashes, "{sql}");
         }

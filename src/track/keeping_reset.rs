@@ -227,10 +227,11 @@ impl ClientState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client_statements::NamedStatement;
     use super::super::params::{RequestedParams, ServerParams};
     use super::super::server_state::Ran;
     use super::super::sql_effects::SqlEffects;
-    use super::super::statements::{NamedStatement, ParsedQuery, StatementCache};
+    use super::super::statements::{ParsedQuery, StatementCache};
     use super::*;
 
     fn statement(client: &mut ClientState, cache: &StatementCache, name: &str) -> Arc<Statement> {

@@ -3,10 +3,20 @@
 /// Rules by which a text is read, as the server has reported them of its session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lexis {
-    /// A backslash escapes in plain strings (`standard_conforming_strings = off`).
-    pub backslashes: bool,
+    /// Meaning of backslashes in plain strings.
+    pub backslashes: Backslashes,
     /// Bytes that its characters consist of.
     pub characters: Characters,
+}
+
+/// Meaning of a backslash in a string.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backslashes {
+    /// It is a character like any other.
+    #[default]
+    Literal,
+    /// It takes the next character along: in plain strings with `standard_conforming_strings = off`.
+    Escape,
 }
 
 /// Encodings by the length of their characters, as far as bytes of ASCII are part of them (`src/common/wchar.c`).
@@ -30,12 +40,16 @@ impl Lexis {
             Some(b"BIG5" | b"GBK" | b"UHC" | b"JOHAB" | b"GB18030") => Characters::Pairs,
             _ => Characters::AsciiAlone,
         };
-        Self { backslashes: standard_conforming_strings == Some(b"off"), characters }
+        let backslashes = match standard_conforming_strings {
+            Some(b"off") => Backslashes::Escape,
+            _ => Backslashes::Literal,
+        };
+        Self { backslashes, characters }
     }
 
     /// Returns the rules for a text in the server's own encoding.
     #[must_use]
-    pub fn with_backslashes(backslashes: bool) -> Self {
+    pub fn with_backslashes(backslashes: Backslashes) -> Self {
         Self { backslashes, characters: Characters::AsciiAlone }
     }
 }

@@ -24,7 +24,8 @@
 //! - [`own_requests`]: requests of pgferry's own on a connection that no client has.
 //! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared, with statements of its own
 //!   ([`reset_statements`]); [`keeps_statements`] tells whether a pool's may.
-//! - [`statements`]: prepared statements of clients, with numbers from [`statement_ids`]; [`server_statements`]: those of a connection, each a
+//! - [`client_statements`]: what a client has prepared, by its names.
+//! - [`statements`]: prepared statements, with numbers from [`statement_ids`]; [`server_statements`]: those of a connection, each a
 //!   [`prepared_statement`]; [`unnamed_statement`]: the one without a name; [`statement_mentions`] finds them in SQL.
 //! - [`function_plans`]: what functions keep in a session of the settings that they were first run under ([`plan_settings`]).
 //! - [`function_sources`]: whether a connection has read their sources by a client's rules ([`source_settings`]).
@@ -39,6 +40,7 @@
 pub(crate) mod administration;
 pub(crate) mod characteristics;
 pub(crate) mod client_state;
+pub(crate) mod client_statements;
 pub(crate) mod constants;
 pub(crate) mod following_settings;
 pub(crate) mod function_plans;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::client_statements::{NamedStatement, Unnamed};
 use super::prepared_statement::PreparedStatement;
 use super::session_command::Commands;
-use super::statements::{NamedStatement, Unnamed};
 use super::unnamed_statement::UnnamedStatement;
 
 /// Changes to take back.

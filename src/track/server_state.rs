@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::client_statements::Unnamed;
 use super::params::{RequestedParams, ServerParams};
 use super::plan_settings::PlannedUnder;
 use super::prepared_statement::Standing;
@@ -12,7 +13,7 @@ use super::server_statements::ServerStatementCache;
 use super::session_code::{CodeExposure, SessionCode};
 use super::setting_overrides::SettingOverrides;
 use super::source_settings::SourcesRead;
-use super::statements::{Columns, Statement, Unnamed};
+use super::statements::{Columns, Statement};
 use super::unnamed_statement::UnnamedStatement;
 
 /// The statement that makes a session as new.

@@ -4,7 +4,7 @@
 //! anew, and not read anew (`plpgsql_compile` in `src/pl/plpgsql/src/pl_comp.c`, `CachedPlanSource` in
 //! `src/include/utils/plancache.h`).
 
-use super::lexis::Lexis;
+use super::lexis::{Backslashes, Lexis};
 
 /// Beginnings of the names of settings that procedural languages read sources under, in lower case.
 const OF_LANGUAGES: [&[u8]; 4] = [b"plpgsql.", b"plperl.", b"pltcl.", b"plpython"];
@@ -20,8 +20,8 @@ pub enum SourcesRead {
     Nothing,
     /// The rules by which a session's texts are read, too.
     By {
-        /// A backslash escapes in plain strings.
-        backslashes: bool,
+        /// Meaning of backslashes in plain strings.
+        backslashes: Backslashes,
     },
     /// Various ones.
     Variously,
@@ -63,13 +63,14 @@ pub(crate) fn is_rule(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"standard_conforming_strings")
 }
 
-/// Returns whether a `SET` of that rule with this `text` has backslashes escape (`parse_bool` in `src/backend/utils/adt/bool.c`).
+/// Returns what backslashes mean behind a `SET` of that rule with this `text` (`parse_bool` in `src/backend/utils/adt/bool.c`).
 #[must_use]
-pub(crate) fn turns_off(text: &[u8]) -> bool {
+pub(crate) fn backslashes_behind(text: &[u8]) -> Backslashes {
     let value = text.rsplit(|byte| matches!(byte, b'=' | b' ' | b'\t' | b'\n')).find(|part| !part.is_empty());
     let value = value.unwrap_or_default().trim_ascii().to_ascii_lowercase();
     let value = value.strip_prefix(b"'").unwrap_or(&value);
-    [&b"f"[..], b"of", b"n", b"0"].iter().any(|off| value.starts_with(off))
+    let is_off = [&b"f"[..], b"of", b"n", b"0"].iter().any(|off| value.starts_with(off));
+    if is_off { Backslashes::Escape } else { Backslashes::Literal }
 }
 
 /// Returns whether `text` may name a setting that sources are read under.
@@ -86,7 +87,8 @@ mod tests {
 
     #[test]
     fn sources_are_read_by_the_rules_of_the_first() {
-        let (plain, escaped) = (Lexis::with_backslashes(false), Lexis::with_backslashes(true));
+        let (plain, escaped) =
+            (Lexis::with_backslashes(Backslashes::Literal), Lexis::with_backslashes(Backslashes::Escape));
         let mut sources = SourcesRead::default();
         assert!(sources.fit(plain) && sources.fit(escaped));
         sources.are_read_by(escaped);

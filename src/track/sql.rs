@@ -2,7 +2,7 @@
 //!
 //! The rules are those of PostgreSQL's manual, chapter "Lexical Structure".
 
-use super::lexis::{Characters, Lexis};
+use super::lexis::{Backslashes, Characters, Lexis};
 
 /// A piece of SQL text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,13 +120,13 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Reads up to the closing `quote`, doubled quotes being part of the content. With `escapes`, a backslash takes
-    /// the next byte along.
-    fn quoted(&mut self, quote: u8, escapes: bool) -> &'a [u8] {
+    /// Reads up to the closing `quote`, doubled quotes being part of the content. Where `backslashes` escape, one
+    /// takes the next byte along.
+    fn quoted(&mut self, quote: u8, backslashes: Backslashes) -> &'a [u8] {
         self.take(1);
         let mut at = 0;
         while let Some(&byte) = self.rest.get(at) {
-            if escapes && byte == b'\\' {
+            if backslashes == Backslashes::Escape && byte == b'\\' {
                 at += 1 + self.rest.get(at + 1).map_or(1, |&next| self.lexis.characters.length(next));
             } else if byte == quote {
                 if self.rest.get(at + 1) != Some(&quote) {
@@ -147,12 +147,12 @@ impl<'a> Tokens<'a> {
     }
 
     /// A string with escapes or without, and those behind it on later lines that continue it: they have escapes as it has.
-    fn string(&mut self, escapes: bool) -> Token<'a> {
+    fn string(&mut self, backslashes: Backslashes) -> Token<'a> {
         let all = self.rest;
-        let mut content = self.quoted(b'\'', escapes);
+        let mut content = self.quoted(b'\'', backslashes);
         while let Some(blanks) = continues(self.rest) {
             self.take(blanks);
-            self.quoted(b'\'', escapes);
+            self.quoted(b'\'', backslashes);
             let length = all.len() - self.rest.len();
             content = all.get(1..length.saturating_sub(1)).unwrap_or_default();
         }
@@ -204,12 +204,12 @@ impl<'a> Tokens<'a> {
     /// Reads a token that begins with one letter which is no word but the kind of a string.
     fn letter(&mut self, letter: u8) -> Option<Token<'a>> {
         match (letter, self.rest) {
-            (b'e' | b'E', [b'\'', ..]) => Some(self.string(true)),
-            (b'b' | b'B' | b'x' | b'X', [b'\'', ..]) => Some(self.string(false)),
+            (b'e' | b'E', [b'\'', ..]) => Some(self.string(Backslashes::Escape)),
+            (b'b' | b'B' | b'x' | b'X', [b'\'', ..]) => Some(self.string(Backslashes::Literal)),
             (b'n' | b'N', [b'\'', ..]) => Some(self.plain_string()),
             (b'u' | b'U', [b'&', quote @ (b'\'' | b'"'), ..]) => {
                 self.take(1);
-                self.quoted(*quote, false);
+                self.quoted(*quote, Backslashes::Literal);
                 Some(Token::Unclear)
             }
             _ => None,
@@ -249,7 +249,7 @@ impl<'a> Iterator for Tokens<'a> {
                     }
                 }
                 b'\'' => self.plain_string(),
-                b'"' => Token::Quoted(self.quoted(b'"', false)),
+                b'"' => Token::Quoted(self.quoted(b'"', Backslashes::Literal)),
                 b'$' => self.dollar(),
                 _ => {
                     self.rest = rest;
@@ -359,20 +359,20 @@ mod tests {
                 .filter(|token| *token == Token::Semicolon)
                 .count()
         };
-        assert_eq!((semicolons(false), semicolons(true)), (2, 0));
+        assert_eq!((semicolons(Backslashes::Literal), semicolons(Backslashes::Escape)), (2, 0));
     }
 
     #[test]
     fn backslashes_escape_nothing_in_bits() {
         for sql in ["select b'\\'; x", "select X'1'\n '\\'; x"] {
-            let tokens = Tokens::new(sql.as_bytes(), Lexis::with_backslashes(true));
+            let tokens = Tokens::new(sql.as_bytes(), Lexis::with_backslashes(Backslashes::Escape));
             assert_eq!(tokens.filter(|token| *token == Token::Semicolon).count(), 1, "{sql}");
         }
     }
 
     #[test]
     fn a_byte_of_ascii_may_be_part_of_a_character() {
-        let lexis = |characters| Lexis { backslashes: true, characters };
+        let lexis = |characters| Lexis { backslashes: Backslashes::Escape, characters };
         let semicolons = |sql: &[u8], characters| {
             Tokens::new(sql, lexis(characters)).filter(|token| *token == Token::Semicolon).count()
         };

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::client_statements::ClientStatements;
 use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
 use super::sql_effects::{SqlEffects, TransactionFate};
-use super::statements::{ClientStatements, PREFIX, Statement};
+use super::statements::{PREFIX, Statement};
 use super::unknown_settings::UnknownSettings;
 
 /// Mention of a statement in a text.
@@ -115,7 +116,8 @@ fn purpose_behind(keyword: &[u8], expected: Option<Purpose>) -> Option<Purpose> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::statements::{NamedStatement, StatementCache};
+    use super::super::client_statements::NamedStatement;
+    use super::super::statements::StatementCache;
     use super::*;
 
     #[test]

@@ -7,14 +7,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-
-use foldhash::fast::RandomState;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::constants::Constants;
 use super::keeps_statements::KeepsStatements;
 use super::params::ServerParams;
-use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
 use super::statement_ids::StatementIds;
 use super::text_edit::{self, Edit, Positions};
@@ -29,9 +26,6 @@ const MAX_UNUSED: usize = 5_000;
 
 /// Number of bytes of text that they may have, in the same way.
 const MAX_UNUSED_BYTES: usize = 4 * 1024 * 1024;
-
-/// Number of bytes of prepared statements that are kept for one client. A client with more keeps its connection.
-pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The settings that the meaning of a text depends on when it is prepared, as one string.
 pub(crate) type ParseContext = Box<[u8]>;
@@ -312,177 +306,6 @@ impl Known {
     }
 }
 
-/// A client's unnamed statement.
-#[derive(Debug)]
-pub struct Unnamed {
-    /// A number of its own, by which a connection's unnamed statement is compared with it.
-    pub id: u64,
-    /// Text; `None` where it was too long to be kept.
-    pub text: Option<Arc<ParsedQuery>>,
-    /// The commands that running it runs.
-    pub commands: Option<Commands>,
-    /// The settings that the server reported when it was parsed.
-    pub params: ServerParams,
-    /// Rest of the `Parse` that the server gets of it, behind the name, where it runs or frees other statements, which have
-    /// other names there.
-    translated: Option<Box<[u8]>>,
-    /// The columns that the client was told of it.
-    described: OnceLock<Columns>,
-}
-
-impl Unnamed {
-    /// Number `id`, with these `effects`, parsed under `params`.
-    #[must_use]
-    pub fn new(id: u64, text: Option<Arc<ParsedQuery>>, effects: &SqlEffects, params: ServerParams) -> Self {
-        let commands = effects.commands.clone();
-        Self { id, text, commands, params, translated: None, described: OnceLock::new() }
-    }
-
-    /// With `translated` for the server.
-    #[must_use]
-    pub fn translated(self, translated: &[u8]) -> Self {
-        Self { translated: Some(translated.into()), ..self }
-    }
-
-    /// The same as number `id`, with `translated` for the server, where it has another text for it by now.
-    #[must_use]
-    pub fn retranslated(&self, id: u64, translated: &[u8]) -> Option<Self> {
-        (self.translated.as_deref() != Some(translated)).then(|| Self {
-            id,
-            text: self.text.clone(),
-            commands: self.commands.clone(),
-            params: self.params.clone(),
-            translated: Some(translated.into()),
-            described: self.described.clone(),
-        })
-    }
-
-    /// Returns whether it neither runs nor frees other statements, nor runs commands that change a session.
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.commands.is_none() && self.text.as_ref().is_some_and(|text| !text.effects.names_statements)
-    }
-
-    /// The columns that the client was told of it.
-    #[must_use]
-    pub fn described(&self) -> Option<&Columns> {
-        self.described.get()
-    }
-
-    /// Notes the columns that the client is told; the first time counts, since they don't change.
-    pub fn describe(&self, columns: &Columns) {
-        let _ = self.described.set(Arc::clone(columns));
-    }
-}
-
-/// Statements by their names. A client can only slow itself down by names that collide.
-type Names = HashMap<Arc<[u8]>, NamedStatement, RandomState>;
-
-/// A client's names.
-#[derive(Debug, Default)]
-pub struct ClientStatements {
-    /// Boxed, since most clients have none, and every idle one has room for it.
-    map: Option<Box<Names>>,
-    /// Bytes of the texts and names.
-    bytes: usize,
-}
-
-/// Statement to which a client's name refers.
-#[derive(Clone, Debug)]
-pub struct NamedStatement {
-    /// The statement.
-    pub statement: Arc<Statement>,
-    /// The columns that this client was told of it.
-    pub described: Option<Columns>,
-}
-
-impl ClientStatements {
-    /// Returns the statement to which `name` refers.
-    #[must_use]
-    pub fn get(&self, name: &[u8]) -> Option<&NamedStatement> {
-        self.map.as_ref()?.get(significant(name))
-    }
-
-    /// Returns the statement to which `name` refers, with its name.
-    #[must_use]
-    pub fn entry(&self, name: &[u8]) -> Option<(Arc<[u8]>, NamedStatement)> {
-        let (name, named) = self.map.as_ref()?.get_key_value(significant(name))?;
-        Some((Arc::clone(name), named.clone()))
-    }
-
-    /// Notes the columns that the client was told of what `name` stands for, if that is `statement` still.
-    pub fn describe(&mut self, name: &[u8], statement: u64, columns: &Columns) {
-        let named = self.map.as_mut().and_then(|map| map.get_mut(significant(name)));
-        if let Some(named) = named.filter(|named| named.statement.id == statement) {
-            named.described = Some(Arc::clone(columns));
-        }
-    }
-
-    /// Returns whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.map.is_none()
-    }
-
-    /// Number of statements.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.map.as_ref().map_or(0, |map| map.len())
-    }
-
-    /// Bytes of the names, and of the texts they stand for.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Lets `name` stand for `named`, or for nothing. Returns what it stood for.
-    pub fn set(&mut self, name: &[u8], named: Option<NamedStatement>) -> Option<NamedStatement> {
-        let name = significant(name);
-        let size = |named: &NamedStatement| name.len() + named.statement.size();
-        let before = match named {
-            Some(named) => {
-                self.bytes += size(&named);
-                self.map.get_or_insert_default().insert(name.into(), named)
-            }
-            None => self.map.as_mut().and_then(|map| map.remove(name)),
-        };
-        self.bytes -= before.as_ref().map_or(0, size);
-        if self.map.as_ref().is_some_and(|map| map.is_empty()) {
-            self.map = None;
-        }
-        before
-    }
-
-    /// Forgets all.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Each name, and the number of the statement that it stands for.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        self.map.iter().flat_map(|map| map.iter()).map(|(name, named)| (&**name, named.statement.id))
-    }
-
-    /// The statement that each name stands for.
-    pub(super) fn statements(&self) -> impl Iterator<Item = &Arc<Statement>> {
-        self.map.iter().flat_map(|map| map.values()).map(|named| &named.statement)
-    }
-
-    /// A name for the statement with number `id`.
-    #[must_use]
-    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
-        let map = self.map.as_ref()?;
-        map.iter().find(|(_, named)| named.statement.id == id).map(|(name, _)| &**name)
-    }
-}
-
-/// The part of a name that PostgreSQL compares (`NAMEDATALEN`; the table in `commands/prepare.c` has keys of that size).
-#[must_use]
-pub(crate) fn significant(name: &[u8]) -> &[u8] {
-    &name[..name.len().min(63)]
-}
-
 /// Limits on the statements, and the bytes of text, that may be prepared on a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -582,22 +405,6 @@ mod tests {
         }
         assert!(cache.known().bytes <= MAX_UNUSED_BYTES);
         assert_eq!(intern(&cache, Some(&a), b"kept").id, kept.id);
-    }
-
-    #[test]
-    fn names_count_their_bytes() {
-        let cache = StatementCache::default();
-        let mut names = ClientStatements::default();
-        let named = |body: &[u8]| Some(NamedStatement { statement: intern(&cache, None, body), described: None });
-        names.set(b"a", named(b"0123456789"));
-        names.set(b"bc", named(b"01234"));
-        assert_eq!(names.bytes(), 11 + 7);
-        names.set(b"a", named(b"0"));
-        assert_eq!(names.bytes(), 2 + 7);
-        names.set(b"a", None);
-        names.set(b"a", None);
-        names.set(b"bc", None);
-        assert!(names.is_empty() && names.bytes() == 0);
     }
 
     #[test]

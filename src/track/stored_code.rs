@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lexis::Lexis;
+use super::lexis::{Backslashes, Lexis};
 use super::session_code::Reach;
 use super::sql::{Token, Tokens};
 use super::state_functions::is_local_set_config;
@@ -50,11 +50,11 @@ pub(crate) enum Language {
 /// Returns what a function with this `source` may leave, and the word that shows it.
 #[must_use]
 pub(crate) fn reach(source: &[u8], language: Language, leaving: &Leaving) -> Option<(Reach, String)> {
-    let plain = of_tokens(Tokens::new(source, Lexis::with_backslashes(false)), language, leaving);
+    let plain = of_tokens(Tokens::new(source, Lexis::with_backslashes(Backslashes::Literal)), language, leaving);
     // How it is read depends on a setting of the session that runs it.
     let escaped = source
         .contains(&b'\\')
-        .then(|| of_tokens(Tokens::new(source, Lexis::with_backslashes(true)), language, leaving))
+        .then(|| of_tokens(Tokens::new(source, Lexis::with_backslashes(Backslashes::Escape)), language, leaving))
         .flatten();
     let found = plain.into_iter().chain(escaped).max_by_key(|(reach, _)| *reach)?;
     Some((found.0, String::from_utf8_lossy(&found.1).into_owned()))

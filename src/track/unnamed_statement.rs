@@ -1,6 +1,6 @@
 //! The unnamed statement of a connection.
 
-use super::statements::Unnamed;
+use super::client_statements::Unnamed;
 
 /// A connection's unnamed statement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::dial::{self, DialError, Login, NewConn, Secret};
 use super::login_slots::LoginSlot;
 use super::pool::Pool;
 use super::pools::Pools;
-use super::role_auth::{Freshness, RoleAuth, Succession};
+use super::role_auth::{Freshness, PasswordChange, RoleAuth, Succession};
 use super::server_conn::ServerConn;
 use super::server_side::ServerSide;
 use super::simple_query;
@@ -50,8 +50,8 @@ pub(crate) fn attempt(
         match pool.looked_at(outcome, &settings).await {
             Ok(mut new_conn) => {
                 let known = pool.role_auth.freshness(Duration::ZERO) == Freshness::Stale;
-                let changed = pool.role_auth.accepted(key, new_conn.credential.clone());
-                let next = if known { succeed(&mut new_conn, &pool, &pools, changed, limit).await } else { None };
+                let password = pool.role_auth.accepted(key, new_conn.credential.clone());
+                let next = if known { succeed(&mut new_conn, &pool, &pools, password, limit).await } else { None };
                 let pool = next.unwrap_or(pool);
                 // The client need not wait for its slot; until it has one it counts as one that logs in.
                 let adopted = pool.adopt(new_conn, &settings);
@@ -87,12 +87,12 @@ pub(crate) fn attempt(
 }
 
 /// Tries whether the upstream still lets the user of `pool` in, with what its connections log in with. Connections of a role that it
-/// does not let in any more, or that is another one of the same name by now, are retired. `changed` says that the user has another
-/// password than before.
+/// does not let in any more, or that is another one of the same name by now, are retired; so are those of a
+/// role that has another `password` than before.
 ///
 /// # Errors
 /// The upstream's words, where it does not let the user in.
-pub(crate) async fn recheck(pool: &Arc<Pool>, pools: &Arc<Pools>, changed: bool) -> Result<(), ClientError> {
+pub(crate) async fn recheck(pool: &Arc<Pool>, pools: &Arc<Pools>, password: PasswordChange) -> Result<(), ClientError> {
     let ServerSide { config, counters, buffers, logins, .. } = &*pools.server_side;
     let slot = logins.slots.take().await;
     let settings = config.settings_of(&pool.key.database);
@@ -105,7 +105,7 @@ pub(crate) async fn recheck(pool: &Arc<Pool>, pools: &Arc<Pools>, changed: bool)
     let outcome = match outcome {
         Ok(mut new_conn) => {
             pool.role_auth.note_success();
-            succeed(&mut new_conn, pool, pools, changed, limit).await;
+            succeed(&mut new_conn, pool, pools, password, limit).await;
             let how = ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
             counters.close(how, CloseReason::Login);
             Ok(())
@@ -139,14 +139,14 @@ async fn succeed(
     new_conn: &mut NewConn,
     pool: &Pool,
     pools: &Arc<Pools>,
-    changed: bool,
+    password: PasswordChange,
     limit: Duration,
 ) -> Option<Arc<Pool>> {
     let another = timeout(limit, has_another_role(new_conn, &pool.role_auth, pools)).await.unwrap_or(false);
-    let succession = match (another, changed) {
+    let succession = match (another, password) {
         (true, _) => Succession::AnotherRole,
-        (false, true) => Succession::SameRole,
-        (false, false) => return None,
+        (false, PasswordChange::Changed) => Succession::SameRole,
+        (false, PasswordChange::Unchanged) => return None,
     };
     let (database, user) = pool.key.shown();
     info!(database, user, ?succession, "this user's connections are replaced");

@@ -42,6 +42,21 @@ pub(crate) struct RoleAuth {
     turn: tokio::sync::Mutex<()>,
 }
 
+/// Difference between the password that a user has logged in with and the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PasswordChange {
+    /// It is the same, or the first one.
+    Unchanged,
+    /// It is another one.
+    Changed,
+}
+
+impl PasswordChange {
+    fn of(is_another: bool) -> Self {
+        if is_another { Self::Changed } else { Self::Unchanged }
+    }
+}
+
 /// Successors of a `RoleAuth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Succession {
@@ -222,12 +237,12 @@ impl RoleAuth {
         memory.learned.clone().or(verified).or_else(|| memory.presumed.clone())
     }
 
-    /// Notes the upstream credential of a client that has logged in here. Returns whether it has changed.
-    pub(crate) fn learn(&self, credential: Credential) -> bool {
+    /// Notes the upstream credential of a client that has logged in here.
+    pub(crate) fn learn(&self, credential: Credential) -> PasswordChange {
         let mut memory = self.memory();
-        let changed = memory.learned.as_ref().is_some_and(|before| *before != credential);
+        let is_another = memory.learned.as_ref().is_some_and(|before| *before != credential);
         memory.learned = Some(credential);
-        changed
+        PasswordChange::of(is_another)
     }
 
     /// Notes that a pool's connection could not be opened: a refused password is forgotten.
@@ -300,13 +315,13 @@ impl RoleAuth {
         self.memory().verified.refusal(key, password, Instant::now())
     }
 
-    /// The upstream has let the user in with `credential`. Says whether it was another password before.
-    pub(super) fn accepted(&self, key: &ProcessKey, credential: Option<Credential>) -> bool {
+    /// The upstream has let the user in with `credential`.
+    pub(super) fn accepted(&self, key: &ProcessKey, credential: Option<Credential>) -> PasswordChange {
         let mut memory = self.memory();
         memory.trouble = None;
         memory.proved = Some(Instant::now());
         let before = memory.verified.password().cloned();
-        let changed = match (&before, &credential) {
+        let is_another = match (&before, &credential) {
             (Some(before), Some(Credential::Password(now))) => !before.is(now),
             _ => false,
         };
@@ -318,7 +333,7 @@ impl RoleAuth {
             }
             None => memory.requirement = AuthRequirement::Open,
         }
-        changed
+        PasswordChange::of(is_another)
     }
 
     pub(super) fn refused(&self, key: &ProcessKey, error: &DialError) {

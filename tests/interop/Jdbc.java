@@ -81,25 +81,6 @@ public class Jdbc {
             statement.execute("drop table if exists jdbc_things; create table jdbc_things (client int, turn int)");
             statement.execute("create schema if not exists jdbc_schema");
         }
-        List<Thread> threads = new ArrayList<>();
-        String[] said = new String[6];
-        for (int n = 0; n < said.length; n++) {
-            int number = n;
-            Thread thread = new Thread(() -> {
-                try {
-                    said[number] = client(number).toString();
-                } catch (SQLException error) {
-                    said[number] = error.toString();
-                }
-            });
-            threads.add(thread);
-            thread.start();
-        }
-        for (Thread thread : threads) {
-            thread.join();
-        }
-        for (String line : said) {
-            System.out.println(line);
-        }
+        Clients.run(6, Jdbc::client);
     }
 }

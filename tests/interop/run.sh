@@ -42,13 +42,14 @@ drivers=${DRIVERS-"asyncpg psycopg sqlalchemy django"}
 jar=/usr/share/java/postgresql.jar
 if command -v java >/dev/null && { [ -f "$jar" ] || "$top/tests/setup.sh" libpostgresql-jdbc-java; }; then
     drivers="$drivers jdbc"
+    javac -d "$work" "$here/Clients.java"
 else
     echo "interop: without pgjdbc, since there is no Java"
 fi
 
 run() {
     case $1 in
-        jdbc) java -cp "$jar" "$here/Jdbc.java" "$2" "$3" ;;
+        jdbc) java -cp "$work:$jar" "$here/Jdbc.java" "$2" "$3" ;;
         *) "$venv/bin/python" -B "$here/use_$1.py" "$2" "$3" ;;
     esac
 }

@@ -105,9 +105,8 @@ impl Show {
         table.rows = match self {
             Self::Clients => sessions::clients(admin_state).await,
             Self::Servers => sessions::servers(admin_state),
-            Self::Sockets | Self::ActiveSockets => {
-                sessions::all_sockets(admin_state, self == Self::ActiveSockets).await
-            }
+            Self::Sockets => sessions::all_sockets(admin_state).await,
+            Self::ActiveSockets => sessions::all_active_sockets(admin_state).await,
             Self::Config => settings::config(admin_state),
             Self::Databases => databases::databases(admin_state),
             Self::Users => databases::users(admin_state),

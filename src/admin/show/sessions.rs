@@ -175,7 +175,7 @@ pub(super) fn servers(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     conn_infos(admin_state).iter().filter_map(server).collect()
 }
 
-pub(super) async fn all_sockets(admin_state: &AdminState, active: bool) -> Vec<Vec<Cell>> {
+pub(super) async fn all_sockets(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     let mut rows = clients(admin_state).await;
     rows.extend(servers(admin_state));
     for row in &mut rows {
@@ -186,9 +186,12 @@ pub(super) async fn all_sockets(admin_state: &AdminState, active: bool) -> Vec<V
         }
         row.extend(POSITIONS.iter().map(|_| Cell::Number(0)));
     }
-    if active {
-        rows.retain(|row| row[4] == "cl_active".into() || row[4] == "sv_active".into());
-    }
+    rows
+}
+
+pub(super) async fn all_active_sockets(admin_state: &AdminState) -> Vec<Vec<Cell>> {
+    let mut rows = all_sockets(admin_state).await;
+    rows.retain(|row| row[4] == "cl_active".into() || row[4] == "sv_active".into());
     rows
 }
 

@@ -73,20 +73,7 @@ pub(crate) async fn authorize(
         user: name,
     };
     let came_in = match rule.method {
-        Auth::PassThrough => {
-            let pool = shared.pools.get(&key);
-            let mut login = PassThrough { attempt: &mut attempt, pool: &pool, password_given: false };
-            let entered = login.run().await;
-            let proved = login.password_given;
-            shared.pools.forget(&pool);
-            let entered = entered?;
-            if entered && !proved {
-                return Err(refused(format!("nothing proves that this is user \"{user}\"")).detail(format!(
-                    "PostgreSQL asks for no password for it in database \"{database}\", by which pass-through would know."
-                )));
-            }
-            entered
-        }
+        Auth::PassThrough => enter_by_password(&mut attempt, &key).await?,
         _ => !matches!(attempt.authenticate().await?, AuthResult::Gone),
     };
     if !came_in {
@@ -100,6 +87,27 @@ pub(crate) async fn authorize(
         ));
     };
     Ok(Some(AdminUser { user, role }))
+}
+
+/// Has the upstream decide by the client's password; `false` when the client went away.
+///
+/// # Errors
+/// Why it may not come in, one for which the upstream asks for no password included.
+async fn enter_by_password(attempt: &mut LoginAttempt<'_>, key: &PoolKey) -> Result<bool, ClientError> {
+    let pools = &attempt.shared.pools;
+    let pool = pools.get(key);
+    let mut login = PassThrough { attempt, pool: &pool, password_given: false };
+    let entered = login.run().await;
+    let proved = login.password_given;
+    pools.forget(&pool);
+    let entered = entered?;
+    if entered && !proved {
+        let (database, user) = key.shown();
+        return Err(refused(format!("nothing proves that this is user \"{user}\"")).detail(format!(
+            "PostgreSQL asks for no password for it in database \"{database}\", by which pass-through would know."
+        )));
+    }
+    Ok(entered)
 }
 
 /// Returns whether the client is a process of pgferry's own user or of root, in pgferry's own PID and user namespaces.

@@ -30,9 +30,9 @@ use crate::track::startup_settings::StartupSettings;
 use crate::upstream::attempt::recheck;
 use crate::upstream::limiter::{CheckTurn, SourceLimit, Turn};
 use crate::upstream::quota::QuotaExceeded;
-use crate::upstream::role_auth::Freshness;
+use crate::upstream::role_auth::{Freshness, PasswordChange};
 use crate::upstream::slots::Slot;
-use crate::upstream::{Pool, PoolKey, RoleAuth, ServerSide};
+use crate::upstream::{Pool, RoleAuth, ServerSide};
 use crate::wire::Startup;
 pub(super) use console::authorize;
 pub(crate) use console::{AdminRole, AdminUser};
@@ -104,9 +104,7 @@ pub(crate) async fn log_in(
     if shared.server_side.pauses.of(database).disabled {
         return Err(disabled(database));
     }
-    let forced = settings.forced_role(database);
-    let forced = forced.map(|role| PoolKey { user: role.as_bytes().to_vec(), ..parsed_startup.key.clone() });
-    let key = forced.as_ref().unwrap_or(&parsed_startup.key);
+    let key = parsed_startup.pool_key(settings.forced_role(database));
     let deadline = Instant::from_std(connected_at) + settings.timeouts.client_login_timeout;
     let rule = match settings.auth.rules.first() {
         Some(first) if first.fits_all() && first.method != Auth::Reject => first,
@@ -117,26 +115,25 @@ pub(crate) async fn log_in(
         let dedicated = attempt.dedicated(&parsed_startup.startup, &key.user, replication).await?;
         return Ok(dedicated.map(|dedicated| AuthOutcome::Dedicated(Box::new(dedicated))));
     }
-    let mut changed = false;
     // A client that only connects leaves no pool behind.
-    if rule.method != Auth::PassThrough {
-        match attempt.authenticate().await? {
+    let password = match rule.method {
+        Auth::PassThrough => PasswordChange::Unchanged,
+        _ => match attempt.authenticate().await? {
             AuthResult::Gone => return Ok(None),
-            AuthResult::Given(None) => {}
             // A proof of one user does not log another one in.
-            AuthResult::Given(Some(_)) if key.user != *user => {}
-            AuthResult::Given(Some(credential)) => changed = attempt.role_auth().learn(credential),
-        }
-    }
-    let mut pool = shared.pools.get(key);
+            AuthResult::Given(Some(credential)) if key.user == *user => attempt.role_auth().learn(credential),
+            AuthResult::Given(_) => PasswordChange::Unchanged,
+        },
+    };
+    let mut pool = shared.pools.get(&key);
     pool.touch(connected_at);
     let entered = match rule.method {
         Auth::PassThrough => PassThrough { attempt: &mut attempt, pool: &pool, password_given: false }.run().await,
-        _ => recheck_before_login(shared, &pool, settings, deadline, changed).await.map(|()| true),
+        _ => recheck_before_login(shared, &pool, settings, deadline, password).await.map(|()| true),
     };
     if pool.role_auth.succession().is_some() {
         // The role has turned out to have another password, or to be another one.
-        pool = shared.pools.get(key);
+        pool = shared.pools.get(&key);
     }
     if let Ok(true) = entered {
         recheck_in_background(shared, &pool, settings);
@@ -190,16 +187,17 @@ async fn recheck_before_login(
     pool: &Arc<Pool>,
     settings: &Settings,
     deadline: Instant,
-    changed: bool,
+    password: PasswordChange,
 ) -> Result<(), ClientError> {
-    let is_needed = || changed || pool.role_auth.freshness(settings.auth.auth_recheck) == Freshness::Stale;
+    let is_changed = password == PasswordChange::Changed;
+    let is_needed = || is_changed || pool.role_auth.freshness(settings.auth.auth_recheck) == Freshness::Stale;
     if !is_needed() {
         return Ok(());
     }
     let rechecked = Box::pin(async {
         let _turn = pool.role_auth.turn().await;
         // Another client may have done it meanwhile.
-        if is_needed() { recheck(pool, &shared.pools, changed).await } else { Ok(()) }
+        if is_needed() { recheck(pool, &shared.pools, password).await } else { Ok(()) }
     });
     timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.timeouts.client_login_timeout))?
 }
@@ -210,7 +208,7 @@ fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Sett
     if pool.role_auth.freshness(limit) == Freshness::Due && pool.role_auth.claim_recheck(limit) {
         let (pools, pool) = (Arc::clone(&shared.pools), Arc::clone(pool));
         // What came of it is seen by the next client.
-        tokio::spawn(async move { recheck(&pool, &pools, false).await });
+        tokio::spawn(async move { recheck(&pool, &pools, PasswordChange::Unchanged).await });
     }
 }
 

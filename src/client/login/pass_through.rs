@@ -85,16 +85,7 @@ impl PassThrough<'_, '_> {
             let slot = self.in_time(self.attempt.shared.server_side.logins.slots.take()).await?;
             // And for a slot.
             drop(turn);
-            let outcome = match &given {
-                None => self.first_contact(attempt, slot, &mut given).await?,
-                Some(password) => {
-                    let secret = Secret::Known(Credential::Password(password.clone()));
-                    let outcome = attempt_login(self.pool, &self.attempt.shared.pools, secret, slot).await;
-                    drop(attempt);
-                    Some(outcome)
-                }
-            };
-            let Some(outcome) = outcome else {
+            let Some(outcome) = self.try_upstream(attempt, slot, &mut given).await? else {
                 source.count();
                 return Ok(false);
             };
@@ -149,6 +140,20 @@ impl PassThrough<'_, '_> {
 
     fn is_stale(&self, role_auth: &RoleAuth) -> bool {
         role_auth.freshness(self.attempt.settings.auth.auth_recheck) == Freshness::Stale
+    }
+
+    /// Tries upstream what the client has `given`, or what the upstream wants to be given; `None` when the client goes away.
+    async fn try_upstream(
+        &mut self,
+        turn: tokio::sync::MutexGuard<'_, ()>,
+        slot: LoginSlot,
+        given: &mut Option<Password>,
+    ) -> Result<Option<Result<(), DialError>>, ClientError> {
+        let Some(password) = &*given else { return self.first_contact(turn, slot, given).await };
+        let secret = Secret::Known(Credential::Password(password.clone()));
+        let outcome = attempt_login(self.pool, &self.attempt.shared.pools, secret, slot).await;
+        drop(turn);
+        Ok(Some(outcome))
     }
 
     /// Lets the upstream decide whether it wants a password, and asks the client only then; `None` when it goes away.

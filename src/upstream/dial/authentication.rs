@@ -129,13 +129,13 @@ fn choose_mechanism(
     upstream_target: &UpstreamTarget,
 ) -> Result<(&'static str, crate::auth::scram::client::Binding), DialError> {
     let mut mechanisms = body.mechanisms();
-    let (mut plain, mut plus) = (false, false);
+    let mut offered = scram::Mechanisms::default();
     while let Some(name) = next_mechanism(&mut mechanisms)? {
-        plain |= name == sasl::SCRAM_SHA_256;
-        plus |= name == sasl::SCRAM_SHA_256_PLUS;
+        offered.plain |= name == sasl::SCRAM_SHA_256;
+        offered.plus |= name == sasl::SCRAM_SHA_256_PLUS;
     }
-    scram::choose(plain, plus, end_point(conn), upstream_target.binding).ok_or_else(|| {
-        let required = upstream_target.binding == Binding::Require && plain;
+    scram::choose(offered, end_point(conn), upstream_target.binding).ok_or_else(|| {
+        let required = upstream_target.binding == Binding::Require && offered.plain;
         if required { unbound() } else { unknown_method("SASL without SCRAM-SHA-256") }
     })
 }

@@ -264,7 +264,7 @@ impl Dial<'_> {
             connected.map_err(|error| {
                 self.counters.fail_to_connect(&error);
                 let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
-                self.unreachable(describe(&error), refused)
+                DialError::Unreachable { host: self.endpoint.host.to_string(), why: describe(&error), refused }
             })
         });
         let (mut stream, address) = connected.map_err(|error| (DialFailure::of(error), TlsRetry::No))?;
@@ -333,7 +333,7 @@ impl Dial<'_> {
                 Err(DialError::Untrusted("server does not support SSL, but SSL was required (sslmode)".into()))
             }
             Err(ServerTlsError::Untrusted(why)) => Err(DialError::Untrusted(why)),
-            Err(ServerTlsError::Broke(why)) => Err(self.unreachable(why, false)),
+            Err(ServerTlsError::Broke(why)) => Err(self.unreachable(why)),
         }
     }
 
@@ -353,11 +353,12 @@ impl Dial<'_> {
     }
 
     fn timed_out(&self) -> DialError {
-        self.unreachable(format!("timed out after {} s (server_connect_timeout)", self.limit.as_secs_f32()), false)
+        self.unreachable(format!("timed out after {} s (server_connect_timeout)", self.limit.as_secs_f32()))
     }
 
-    fn unreachable(&self, why: String, refused: bool) -> DialError {
-        DialError::Unreachable { host: self.endpoint.host.to_string(), why, refused }
+    /// The error for a server that may have got something of the attempt.
+    fn unreachable(&self, why: String) -> DialError {
+        DialError::Unreachable { host: self.endpoint.host.to_string(), why, refused: false }
     }
 }
 

@@ -13,12 +13,20 @@ use crate::auth::scram::client::{Binding as Bound, Client};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
 use crate::config::Binding;
 
+/// Mechanisms that a server offers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mechanisms {
+    /// `SCRAM-SHA-256`.
+    pub plain: bool,
+    /// `SCRAM-SHA-256-PLUS`, with channel binding.
+    pub plus: bool,
+}
+
 /// The mechanism to use, and what is said about channel binding; `None` when the server offers none that will do.
 /// `end_point` is what the connection gives to bind to: `None` for one that is not encrypted, or that leads to a server with a
 /// certificate that gives nothing of the kind.
 pub(super) fn choose(
-    plain: bool,
-    plus: bool,
+    Mechanisms { plain, plus }: Mechanisms,
     end_point: Option<Vec<u8>>,
     wanted: Binding,
 ) -> Option<(&'static str, Bound)> {
@@ -47,7 +55,7 @@ pub(super) async fn exchange(
     let Message::AuthenticationSaslContinue(first) = incoming.request(Some(&credential)).await? else {
         return Err(DialError::Protocol("no SCRAM server-first-message".into()));
     };
-    // Thousands of rounds of hashing: milliseconds that must not hold up everybody else's data.
+    // Thousands of rounds of hashing: milliseconds that must not hold up other connections' data.
     let answer = spawn_blocking(move || {
         let answer = client.answer(first.data(), &credential);
         (answer, credential)
@@ -104,7 +112,7 @@ mod tests {
             (false, false, None, Binding::Prefer, None),
         ] {
             assert_eq!(
-                choose(plain, plus, end_point.clone(), wanted),
+                choose(Mechanisms { plain, plus }, end_point.clone(), wanted),
                 expected,
                 "{plain} {plus} {end_point:?} {wanted}"
             );

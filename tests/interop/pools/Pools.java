@@ -71,31 +71,18 @@ public class Pools {
         config.setConnectionTimeout(60000);
         config.setConnectionInitSql("set application_name = 'hikari'; set statement_timeout = '30s'");
         config.setTransactionIsolation("TRANSACTION_READ_COMMITTED");
-        String[] said = new String[CLIENTS];
         try (HikariDataSource pool = new HikariDataSource(config)) {
             try (Connection conn = pool.getConnection(); Statement statement = conn.createStatement()) {
                 statement.execute("drop table if exists pool_hikari; create table pool_hikari (client int, turn int)");
             }
-            List<Thread> threads = new ArrayList<>();
-            for (int n = 0; n < CLIENTS; n++) {
-                int number = n;
-                Thread thread = new Thread(() -> {
-                    try {
-                        said[number] = client(pool, number).toString();
-                    } catch (Exception error) {
-                        said[number] = error.toString();
-                        BARRIER.reset();
-                    }
-                });
-                threads.add(thread);
-                thread.start();
-            }
-            for (Thread thread : threads) {
-                thread.join();
-            }
-        }
-        for (String line : said) {
-            System.out.println(line);
+            Clients.run(CLIENTS, number -> {
+                try {
+                    return client(pool, number);
+                } catch (Exception error) {
+                    BARRIER.reset();
+                    throw error;
+                }
+            });
         }
     }
 }

@@ -28,7 +28,7 @@ mkdir -p "$own"
         prisma@7 @prisma/client@7 @prisma/adapter-pg@7
 jars=/usr/share/java/HikariCP.jar:/usr/share/java/postgresql.jar:/usr/share/java/slf4j-api.jar:/usr/share/java/slf4j-nop.jar
 GOPATH=/usr/share/gocode GO111MODULE=off GOCACHE=$caches/pgferry-connect/go go build -o "$own/pools-go" "$here/pools.go"
-javac -d "$own" -cp "$jars" "$here/Pools.java"
+javac -d "$own" -cp "$jars" "$here/Pools.java" "$here/../Clients.java"
 CARGO_TARGET_DIR=$own/rust cargo build --locked --quiet --manifest-path "$here/rust/Cargo.toml"
 
 run() {
