@@ -104,7 +104,7 @@ pub use sql_effects::SqlEffects;
 pub struct Clean(());
 
 impl Clean {
-    /// Looks at both sides of the books; `None` while anything is open.
+    /// Looks at what is owed and what pins; `None` while anything is open.
     #[must_use]
     pub fn prove(pipeline: &Pipeline, pins: Pins) -> Option<Self> {
         (pipeline.settled() && pins.is_empty()).then_some(Self(()))
