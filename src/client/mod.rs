@@ -2,8 +2,14 @@
 //!
 //! [`serve`] is the table of contents: [`handshake`] → [`login`] ([`greeting`]) → [`session`], which waits for work, gets a
 //! connection, and moves bytes with [`relay`] until the connection can be given back ([`checkin`]).
-//! [`client_slots`] is how many may come, [`client_auth`] is what clients meet first: [`tls_offer`] and [`secrets`] (`salt_key` makes the salts of those that have none); [`tls_incapable`] is for whom there is none.
-//! [`error_log`] is what the log tells of errors. [`sessions`] are all of them and [`session_handle`] is how others reach one, [`cancel`] how cancel requests do by their [`cancel_key`]s, [`predecessor`] how they reach those of the process before; [`dedicated`] is what replication gets instead of a session.
+//! Beside the phases:
+//! - [`client_slots`]: the number of clients that there may be.
+//! - [`client_auth`]: what clients meet first, with [`tls_offer`] and [`secrets`] (`salt_key` makes the salts of roles that have none);
+//!   [`tls_incapable`] is about programs that TLS is not offered to.
+//! - [`error_log`]: what the log tells of errors.
+//! - [`sessions`]: all of them; [`session_handle`] is how others reach one.
+//! - [`cancel`]: requests that reach a session by its [`cancel_key`], or by [`predecessor`] the process before this one.
+//! - [`dedicated`]: what replication gets instead of a session.
 
 pub(crate) mod cancel;
 pub(crate) mod cancel_key;

@@ -104,7 +104,7 @@ enum Shown {
     Idle,
 }
 
-/// The connection, without the books of its session.
+/// The connection, without the state of its session.
 #[derive(Debug)]
 struct LeasedConn<'a> {
     conn: &'a mut Conn,

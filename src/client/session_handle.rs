@@ -127,7 +127,7 @@ pub(crate) struct SessionSnapshot {
 /// Handle by which others reach a session.
 #[derive(Debug)]
 pub(crate) struct SessionHandle {
-    /// A number of its own, for logs and for the books of its connections.
+    /// A number of its own, for logs and for the state of its connections.
     pub id: u64,
     /// The pid it was given.
     pub pid: i32,
@@ -174,7 +174,7 @@ impl SessionHandle {
         }
     }
 
-    /// The session has nothing that could be cancelled; its books are `client` by now.
+    /// The session has nothing that could be cancelled; its state is `client` by now.
     pub(crate) fn set_idle(&self, client: &ClientState) {
         let mut state = self.state();
         state.phase = SessionPhase::Idle;

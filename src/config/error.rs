@@ -2,9 +2,6 @@
 
 use std::fmt;
 
-/// Error where no upstream is configured.
-pub(super) const NO_UPSTREAM: &str = "no upstream is configured";
-
 /// Origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -60,12 +57,6 @@ impl ConfigError {
     #[must_use]
     pub fn at(self, place: &Origin, key: &str) -> Self {
         Self { place: Some(place.clone()), key: Some(key.to_owned()), ..self }
-    }
-
-    /// Returns whether all that is wrong is that no upstream is named.
-    #[must_use]
-    pub fn is_no_upstream(&self) -> bool {
-        self.message.starts_with(NO_UPSTREAM)
     }
 
     /// Adds advice.

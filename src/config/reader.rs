@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::encryption::Encryption;
-use super::error::{ConfigError, NO_UPSTREAM, Origin};
+use super::error::{ConfigError, Origin};
 use super::keys::Key;
 use super::source::RawConfig;
 use super::url::Upstream;
@@ -64,7 +64,7 @@ impl Reader<'_> {
 
     pub(super) fn upstream_url(&self) -> Result<Upstream, ConfigError> {
         let Some((place, value)) = self.written.get("upstream") else {
-            return Err(ConfigError::new(NO_UPSTREAM).hint(
+            return Err(ConfigError::new("no upstream is configured").hint(
                 "set upstream to the PostgreSQL server's URL: pgferry --upstream postgres://db.example:5432 \
                  (or PGFERRY_UPSTREAM, or upstream = in the file)",
             ));

@@ -280,16 +280,6 @@ impl Listen {
     pub fn is_remote(&self) -> bool {
         matches!(self, Self::Tcp(address) if !is_loopback(address.ip()))
     }
-
-    /// Returns the `host` for clients' connection strings.
-    #[must_use]
-    pub fn dsn_host(&self) -> String {
-        match self {
-            Self::Dir(dir) => std::path::absolute(dir).unwrap_or_else(|_| dir.clone()).display().to_string(),
-            Self::Abstract(name) => format!("@{name}"),
-            Self::Tcp(address) => address.ip().to_string(),
-        }
-    }
 }
 
 /// Returns whether `ip` is this machine talking to itself.

@@ -4,7 +4,7 @@
 //! out in the same [`Buffers`]. Headers are walked, bodies are not: runs of messages are forwarded out of the buffer they
 //! came into. The relay moves the bytes and asks [`Machine::boundary`] what is next. `context` is what a machine works on.
 //!
-//! What the client is to find ([`ClientState`]) and what the connection has ([`ServerState`]) are two sets of books. What
+//! What the client is to find ([`ClientState`]) and what the connection has ([`ServerState`]) are two states. What
 //! must go in front of a message is a function of the two and the message:
 //! - `preparation`: what goes in front of a client's first message.
 //! - `first_bytes`: what is unread again where the server has not come to it.
@@ -140,7 +140,7 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Joins the client's books and the connection's; `preparation` makes the one fit for the other.
+    /// Joins the client's state and the connection's; `preparation` makes the one fit for the other.
     #[must_use]
     pub fn new(
         context: Context<'a>,
@@ -433,7 +433,7 @@ impl<'a> Machine<'a> {
         self.pipeline.owes_unsynced(preparing)
     }
 
-    /// Takes back in the books what has not happened.
+    /// Takes back in both states what has not happened.
     fn undo(&mut self) {
         for (mut rollback, how) in self.pipeline.take_undone() {
             if let Some((name, None)) = &rollback.name
@@ -450,7 +450,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Joins the books of a client and of the connection that it is given, before anything is sent.
+/// Joins the states of a client and of the connection that it is given, before anything is sent.
 fn join(client: &mut ClientState, server: &mut ServerState) {
     server.params.share(&client.view);
     client.in_force.on_reported();

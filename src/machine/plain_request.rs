@@ -205,7 +205,7 @@ impl PlainRequest {
         }
     }
 
-    /// Brings the books up to date once the client has its `answer`, which is all of one (see [`PlainRequest::told_by`]).
+    /// Brings both states up to date once the client has its `answer`, which is all of one (see [`PlainRequest::told_by`]).
     #[must_use]
     pub fn finish(
         self,

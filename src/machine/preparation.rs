@@ -382,7 +382,7 @@ impl Preparation {
         true
     }
 
-    /// Notes in the books of `server` what is being sent, in front of messages of `client`; they run ahead of the server.
+    /// Notes in the state of `server` what is being sent, in front of messages of `client`; it runs ahead of the server.
     pub(super) fn apply(&self, server: &mut ServerState, client: &ClientState) {
         if self.has_statements() {
             server.unnamed = UnnamedStatement::Unknown;

@@ -1,8 +1,11 @@
 //! Wiring: listeners, sessions, what the process is told, and the end.
 //!
-//! `listeners` opens where clients come, `acceptor` takes them there, a listener in one `listener_handle` at a time, and serves them;
-//! `reload` changes
-//! settings while it runs, `shutdown` is what the end waits for, `notify` tells the service manager, `signals` is how the process is told from outside; `banner` and `limits` are what their names say.
+//! - `listeners`: the open listeners, each in a `listener_handle`, from which one task of the `acceptor`'s at a time takes clients.
+//! - `reload`: changes of settings while the process runs.
+//! - `shutdown`: what the end waits for.
+//! - `signals`: what the process is told from outside; `notify`: what it tells the service manager.
+//! - `banner`: what the log says at the start and at the end.
+//! - `limits`: the limit on open files.
 
 mod acceptor;
 mod banner;

@@ -20,7 +20,8 @@
 //! - [`params`]: the reported settings (`ParameterStatus`) of a client and of a connection, and their difference.
 //! - [`parse_settings`]: which of them decide what a text means when it is prepared.
 //! - [`startup_settings`]: other settings of a startup packet that follow their client.
-//! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with; [`spelling`] tells it how values are spelt that it has not seen.
+//! - [`parameter_cache`]: what the server makes of settings, and so what clients are greeted with; [`spelling`] tells it how
+//!   values are spelt that it has not seen.
 //! - [`own_requests`]: requests of pgferry's own on a connection that no client has.
 //! - [`keeping_reset`]: a reset that keeps the statements that pgferry has prepared, with statements of its own
 //!   ([`reset_statements`]); [`keeps_statements`] tells whether a pool's may.
@@ -105,7 +106,7 @@ pub use sql_effects::SqlEffects;
 pub struct Clean(());
 
 impl Clean {
-    /// Looks at both sides of the books; `None` while anything is open.
+    /// Looks at what is owed and what pins; `None` while anything is open.
     #[must_use]
     pub fn prove(pipeline: &Pipeline, pins: Pins) -> Option<Self> {
         (pipeline.settled() && pins.is_empty()).then_some(Self(()))

@@ -126,7 +126,7 @@ pub(super) enum Course {
     Working,
     /// It discards everything up to the next `Sync`: an extended request has failed.
     Skipping,
-    /// It did what these books don't foresee: they can't be trusted any more.
+    /// It did what the pipeline does not foresee, which can't be trusted any more.
     Lost,
 }
 

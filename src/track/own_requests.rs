@@ -1,12 +1,12 @@
 //! Requests of pgferry's own on a connection that no client has: what ends the work of a client that is gone, and statements such as
-//! resets. What is sent, and what the answers do to the books; their sender moves the bytes.
+//! resets. What is sent, and what the answers do to the connection's state; their sender moves the bytes.
 
 use super::session_code;
 use super::unnamed_statement::UnnamedStatement;
 use super::{Pipeline, Request, ResponseAction, ServerState};
 use crate::wire::{backend, frontend};
 
-/// Error where the books do not say what the server still owes, or what its session has.
+/// Error where it is not known what the server still owes, or what its session has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
@@ -80,10 +80,10 @@ pub fn is_read(tag: u8) -> bool {
     matches!(tag, backend::READY | backend::PARAMETER_STATUS | backend::COMMAND_COMPLETE | backend::ERROR)
 }
 
-/// Notes a message of the server's in the books. Its `body` is `None` where it is not needed, or longer than any of its kind.
+/// Notes a message of the server's. Its `body` is `None` where it is not needed, or longer than any of its kind.
 ///
 /// # Errors
-/// When the books can't follow it.
+/// When the state can't follow it.
 pub fn take_answer(
     state: &mut ServerState,
     pipeline: &mut Pipeline,
@@ -127,13 +127,13 @@ mod tests {
     use super::*;
     use crate::track::{RequestedParams, ServerParams};
 
-    fn books() -> (ServerState, Pipeline) {
+    fn state() -> (ServerState, Pipeline) {
         (ServerState::new(ServerParams::default(), RequestedParams::default()), Pipeline::new())
     }
 
     #[test]
     fn a_statement_is_answered_by_its_ready_for_query() {
-        let ((mut state, mut pipeline), mut out) = (books(), Vec::new());
+        let ((mut state, mut pipeline), mut out) = (state(), Vec::new());
         put_query(&mut state, &mut pipeline, b"RESET ALL", &mut out);
         assert_eq!(out, [&b"Q"[..], &14_u32.to_be_bytes(), b"RESET ALL\0"].concat());
         let mut take = |tag, body: &[u8]| take_answer(&mut state, &mut pipeline, tag, Some(body));
@@ -145,9 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_are_too_long_for_their_kind_lose_the_books() {
+    fn messages_that_are_too_long_for_their_kind_lose_the_state() {
         for tag in [backend::READY, backend::PARAMETER_STATUS, backend::COMMAND_COMPLETE] {
-            let ((mut state, mut pipeline), mut out) = (books(), Vec::new());
+            let ((mut state, mut pipeline), mut out) = (state(), Vec::new());
             put_query(&mut state, &mut pipeline, b"RESET ALL", &mut out);
             assert!(is_read(tag));
             assert_eq!(take_answer(&mut state, &mut pipeline, tag, None), Err(Lost));
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn only_the_last_request_of_a_client_may_be_cancelled() {
-        let ((mut state, mut pipeline), mut out) = (books(), Vec::new());
+        let ((mut state, mut pipeline), mut out) = (state(), Vec::new());
         for _ in 0..2 {
             pipeline.request(Request::Query, ResponseAction::Forward);
         }

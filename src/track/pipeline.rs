@@ -68,7 +68,7 @@ impl Default for Pipeline {
 }
 
 impl Pipeline {
-    /// The books of a session that is idle.
+    /// The pipeline of a session that is idle.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -410,7 +410,7 @@ impl Pipeline {
         is_sync
     }
 
-    /// Returns whether the books can't be trusted any more: the session must end with its client.
+    /// Returns whether the pipeline can't be trusted any more: the session must end with its client.
     #[must_use]
     pub fn lost(&self) -> bool {
         self.course == Course::Lost

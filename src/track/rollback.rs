@@ -1,4 +1,4 @@
-//! What the books of statements say too much if a request fails or is discarded: they change when a message is sent.
+//! Changes to what is known of statements that are taken back if a request fails or is discarded: they are made when a message is sent.
 
 use std::sync::Arc;
 

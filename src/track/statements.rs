@@ -1,9 +1,10 @@
-//! Prepared statements: those of clients, carried from connection to connection, and those of connections.
+//! Prepared statements, as clients and connections share them.
 //!
 //! A client's name stands for a [`Statement`], which has a name of its own on every connection where it is prepared.
 //! Equal texts under equal settings are one statement, so that what one client has prepared another one need not; which
-//! statements a connection has is in its [`super::server_statements::ServerStatementCache`]. Both change when a message is *sent*; what turns out not to have
-//! happened, because the request failed or was discarded, is taken back with [`super::rollback::Rollback`].
+//! statements a connection has is in its [`super::server_statements::ServerStatementCache`], and a client's names are its
+//! [`super::client_statements::ClientStatements`]. Both change when a message is *sent*; what turns out not to have happened, because the
+//! request failed or was discarded, is taken back with [`super::rollback::Rollback`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

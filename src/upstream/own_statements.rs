@@ -42,7 +42,7 @@ pub(crate) enum CleanupError {
     /// The server answered with an error.
     #[error("the server answered with an error")]
     Refused,
-    /// The books don't say what the server still owes.
+    /// It is not known what the server still owes.
     #[error("what the server still owes is not known")]
     Lost,
 }

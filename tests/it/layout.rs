@@ -121,6 +121,17 @@ fn doc_comments_open_with_a_noun_or_a_verb() {
     }
 }
 
+/// Comments are lines that fit beside other code.
+#[test]
+fn comments_are_no_longer_than_150_columns() {
+    for path in sources(Path::new(SRC)) {
+        let text = fs::read_to_string(&path).expect("readable");
+        for (nth, line) in text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//")) {
+            assert!(line.chars().count() <= 150, "{}:{}: {line}", path.display(), nth + 1);
+        }
+    }
+}
+
 /// The code's prose names clients, tasks and servers by their nouns. People may be "who" in documents.
 #[test]
 fn prose_has_no_pronouns_for_things() {

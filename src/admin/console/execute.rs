@@ -33,7 +33,7 @@ pub(crate) struct CommandOutcome {
 /// Does what `command` says. Cancel-safe: dropping the future leaves what has been begun as it is.
 ///
 /// # Errors
-/// What the guest is told.
+/// What the administrator is told.
 pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) -> Result<CommandOutcome, ClientError> {
     let shared = &admin_state.shared;
     match command {

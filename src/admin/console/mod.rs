@@ -32,7 +32,7 @@ const MAX_COMMAND_BYTES: usize = 64 * 1024;
 /// Bytes of answers that wait to be sent.
 const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 
-/// The settings that a guest is told.
+/// The settings that an administrator is told.
 const GREETING_PARAMETERS: [(&[u8], &[u8]); 8] = [
     (b"server_version", concat!(env!("CARGO_PKG_VERSION"), "/pgferry").as_bytes()),
     (b"client_encoding", b"UTF8"),
@@ -44,7 +44,7 @@ const GREETING_PARAMETERS: [(&[u8], &[u8]); 8] = [
     (b"is_superuser", b"on"),
 ];
 
-/// Reason why a guest's session ends.
+/// Reason why an administrator's session ends.
 enum End {
     Gone,
     Tell(ClientError),
@@ -59,7 +59,7 @@ impl From<RecvError> for End {
     }
 }
 
-/// Serves a guest to its end.
+/// Serves an administrator to its end.
 pub(crate) async fn serve(admin_state: &Arc<AdminState>, conn: &mut Conn, admin_user: Box<AdminUser>) {
     let shared = &admin_state.shared;
     // A user that could replace the process always gets in.
@@ -93,20 +93,20 @@ pub(crate) async fn serve(admin_state: &Arc<AdminState>, conn: &mut Conn, admin_
     let handle = Arc::clone(&registered.handle);
     backend::put_key_data(&mut conn.output, handle.pid, &handle.secret);
     backend::put_ready(&mut conn.output, IDLE);
-    let mut visit =
+    let mut session =
         ConsoleSession { admin_state, conn, admin_user, handle, portals: Portals::default(), skipping: false };
-    let end = visit.converse().await;
+    let end = session.converse().await;
     match end {
         End::Tell(client_error) => {
-            client_error.put(&mut visit.conn.output);
-            farewell(visit.conn).await;
+            client_error.put(&mut session.conn.output);
+            farewell(session.conn).await;
         }
-        End::Gone => close(visit.conn).await,
+        End::Gone => close(session.conn).await,
     }
     drop(registered);
 }
 
-/// A guest's visit.
+/// An administrator's session.
 struct ConsoleSession<'a> {
     admin_state: &'a Arc<AdminState>,
     conn: &'a mut Conn,
@@ -263,7 +263,7 @@ impl ConsoleSession<'_> {
         Ok(Ok(()))
     }
 
-    /// Does what is said, if this guest may, while watching whether it is still there.
+    /// Does what is said, if this administrator may, while watching whether it is still there.
     async fn run_command(&mut self, command: &Command) -> Result<Result<CommandOutcome, ClientError>, End> {
         if self.admin_user.role < command.right() {
             let user = &self.admin_user.user;

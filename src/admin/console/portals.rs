@@ -10,7 +10,7 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::upstream::slots::{Slot, Slots};
 use crate::wire::{backend, frontend};
 
-/// Number of statements, and of portals, that a guest may have at a time.
+/// Number of statements, and of portals, that an administrator may have at a time.
 const MAX_NAMES: usize = 1000;
 
 /// The longest name of a statement or portal, in bytes; drivers' own are a tenth as long.
@@ -19,7 +19,7 @@ const MAX_NAME_BYTES: usize = 256;
 /// The longest command that is prepared, in bytes.
 const MAX_PREPARED_BYTES: usize = 1024;
 
-/// A guest's statements and portals.
+/// An administrator's statements and portals.
 #[derive(Debug, Default)]
 pub(super) struct Portals {
     statements: HashMap<Vec<u8>, Command>,
@@ -42,7 +42,7 @@ impl Portals {
     /// Answers a `Parse`, `Bind`, `Describe` or `Close`.
     ///
     /// # Errors
-    /// What the guest is told.
+    /// What the administrator is told.
     pub(super) fn message(&mut self, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Result<(), ClientError> {
         let malformed = || ClientError::violation("insufficient data left in message");
         match tag {
@@ -147,7 +147,7 @@ impl Portal {
 /// Takes a place for a table of which rows may be left.
 ///
 /// # Errors
-/// What the guest is told when there is none.
+/// What the administrator is told when there is none.
 pub(super) fn slot_for_rows(slots: &Arc<Slots>) -> Result<Slot, ClientError> {
     slots.try_take().ok_or_else(|| {
         let message = format!("more than {} portals with rows that were not fetched: close some", slots.cap());

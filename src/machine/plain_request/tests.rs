@@ -192,7 +192,7 @@ impl Lab {
         }
     }
 
-    /// Books after a request and its `answer`, and what the server got, without a machine.
+    /// State after a request and its `answer`, and what the server got, without a machine.
     fn left_plain(mut self, liveness: Liveness, answer: &[u8]) -> (String, Vec<u8>) {
         let request = self.read(Mode::Transaction).expect("a plain request");
         PlainRequest::begin(&mut self.client, &mut self.server);
@@ -378,7 +378,7 @@ fn what_was_parsed_or_bound_is_acknowledged_first() {
 }
 
 proptest! {
-    /// Wherever a machine takes over, as much is sent and told, and left in the books, as where none is needed.
+    /// Wherever a machine takes over, as much is sent and told, and the same state left, as where none is needed.
     #[test]
     fn a_machine_that_takes_over_says_and_leaves_the_same(
         kind in kinds(),
@@ -392,7 +392,7 @@ proptest! {
             if let Some(before) = before { lab.with_unnamed(before) } else { lab }
         };
         let answer = kind.answer_to(liveness);
-        let (books, all) = asked().left_plain(liveness, &answer);
+        let (state, all) = asked().left_plain(liveness, &answer);
         let progress = if is_answered {
             PlainProgress::Answered(at.min(kind.answer().len()))
         } else {
@@ -400,7 +400,7 @@ proptest! {
         };
         prop_assert!(all.ends_with(&kind.sent()));
         let (left, up, down) = asked().left(progress, liveness, &answer);
-        prop_assert_eq!(left, books);
+        prop_assert_eq!(left, state);
         let (sent, told) = match progress {
             PlainProgress::Sent(sent) => (sent, 0),
             PlainProgress::Answered(told) => (all.len(), told),

@@ -81,7 +81,7 @@ impl<'a> Words<'a> {
         other && !matches!(ahead.next(), Some(Token::Other(b'.')))
     }
 
-    /// What follows `SET`, in a statement that begins at `start`.
+    /// Reads the rest of a `SET` that begins at `start`.
     pub(super) fn set(&mut self, start: usize) -> Option<SessionCommand> {
         let mut local = false;
         let mut token = self.next()?;
@@ -184,7 +184,7 @@ impl<'a> Words<'a> {
         end.map(|end| (default, end))
     }
 
-    /// What follows `RESET`.
+    /// Reads the rest of a `RESET`.
     pub(super) fn reset(&mut self) -> Option<SessionCommand> {
         let first = self.next()?;
         if let Token::Word(word) = first
@@ -237,7 +237,7 @@ impl<'a> Words<'a> {
         self.ends().then_some(name)
     }
 
-    /// What follows `first`, which is `DEALLOCATE` or `DISCARD`.
+    /// Reads the rest of a `DEALLOCATE` or `DISCARD`, whichever `first` is.
     pub(super) fn sweep(&mut self, first: &[u8]) -> Option<SessionCommand> {
         if !is(first, b"deallocate") {
             let all = self.word().is_some_and(|word| is(word, b"all"));
