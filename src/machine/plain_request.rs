@@ -146,7 +146,10 @@ impl PlainRequest {
             // The answer would tell them.
             None => run == Run::Unseen,
         };
-        let is_ready = is_here && has_told_columns && fits(statement, Some(context), client.text_params());
+        let types = named.types.as_ref();
+        let has_told_types = types.is_none_or(|told| server.prepared.types(statement.id) == Some(told));
+        let is_ready =
+            is_here && has_told_columns && has_told_types && fits(statement, Some(context), client.text_params());
         is_ready.then(|| Self::Named(Arc::clone(statement)))
     }
 
@@ -462,7 +465,9 @@ mod tests {
             let told: Columns = backend::shape(&columns()[frame::HEADER_BYTES..]).into();
             self.server.prepared.add(&statement, Standing::Trusted);
             self.server.describe(statement.id, &told);
-            self.client.names.set(b"s", Some(NamedStatement { statement, described: Some(told) }));
+            self.client
+                .names
+                .set(b"s", Some(NamedStatement { described: Some(told), ..NamedStatement::new(statement) }));
             self
         }
 
@@ -646,7 +651,7 @@ mod tests {
         assert!(!retired.is_plain());
         let mut untold = asked();
         let statement = Arc::clone(&untold.client.names.get(b"s").expect("it was made").statement);
-        untold.client.names.set(b"s", Some(NamedStatement { statement, described: None }));
+        untold.client.names.set(b"s", Some(NamedStatement::new(statement)));
         assert!(!untold.is_plain(), "the answer tells the client");
         untold.from_client.skip(named("s").len());
         assert!(untold.with(&[bind("s"), run(0)].concat()).is_plain());

@@ -727,7 +727,8 @@ mod tests {
             assert!(matches!(commands, [PositionedCommand { command: SessionCommand::ResetAll, .. }]), "{sql}");
             assert_eq!(effects.statements, 3, "{sql}");
         }
-        let effects = analyze(b"create function f() returns int begin atomic select 1; reset all; end", Lexis::default());
+        let effects =
+            analyze(b"create function f() returns int begin atomic select 1; reset all; end", Lexis::default());
         assert!(effects.commands.is_none());
     }
 

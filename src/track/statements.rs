@@ -66,6 +66,13 @@ pub struct ParsedQuery {
 }
 
 impl ParsedQuery {
+    /// The same text with `types` of its parameters, where it does not give just these itself.
+    #[must_use]
+    pub(crate) fn typed(&self, types: &ParameterTypes) -> Option<Self> {
+        let (sql, given) = self.body.split_at_checked(frontend::query(&self.body).len() + 1)?;
+        (*given != **types).then(|| Self { body: [sql, types].concat().into(), effects: self.effects.clone() })
+    }
+
     /// The body with `edits` of the query's text, and where they lie.
     #[must_use]
     pub fn edited(&self, edits: Vec<Edit>) -> (Vec<u8>, Positions) {
@@ -112,6 +119,10 @@ pub(crate) fn other_settings<'a>(
 
 /// The columns of a statement's result, as [`crate::wire::backend::shape`] reads them; empty where it has none.
 pub(crate) type Columns = Arc<[u8]>;
+
+/// The types of a statement's parameters, as a `ParameterDescription` and the end of a `Parse` have them. The server settles them when it
+/// prepares the statement, for good.
+pub(crate) type ParameterTypes = Arc<[u8]>;
 
 impl Statement {
     /// The settings it was first prepared under, and behind them those `now` in force, where it is used under others; `None` where the
@@ -328,6 +339,8 @@ pub struct Unnamed {
     translated: Option<Box<[u8]>>,
     /// The columns that the client was told of it.
     described: OnceLock<Columns>,
+    /// The types of its parameters that the client was told.
+    types: OnceLock<ParameterTypes>,
 }
 
 impl Unnamed {
@@ -335,7 +348,7 @@ impl Unnamed {
     #[must_use]
     pub fn new(id: u64, text: Option<Arc<ParsedQuery>>, effects: &SqlEffects, params: ServerParams) -> Self {
         let commands = effects.commands.clone();
-        Self { id, text, commands, params, translated: None, described: OnceLock::new() }
+        Self { id, text, commands, params, translated: None, described: OnceLock::new(), types: OnceLock::new() }
     }
 
     /// With `translated` for the server.
@@ -354,6 +367,7 @@ impl Unnamed {
             params: self.params.clone(),
             translated: Some(translated.into()),
             described: self.described.clone(),
+            types: self.types.clone(),
         })
     }
 
@@ -367,6 +381,19 @@ impl Unnamed {
     #[must_use]
     pub fn described(&self) -> Option<&Columns> {
         self.described.get()
+    }
+
+    /// Notes the types of its parameters that the client is told; the first time counts, since they don't change.
+    pub fn describe_parameters(&self, types: &ParameterTypes) {
+        let _ = self.types.set(Arc::clone(types));
+    }
+
+    /// Its text, with the types of its parameters that the client was told.
+    #[must_use]
+    pub(crate) fn typed_text(&self) -> Option<Arc<ParsedQuery>> {
+        let text = self.text.as_ref()?;
+        let typed = self.types.get().and_then(|types| text.typed(types));
+        Some(typed.map_or_else(|| Arc::clone(text), Arc::new))
     }
 
     /// Notes the columns that the client is told; the first time counts, since they don't change.
@@ -394,6 +421,16 @@ pub struct NamedStatement {
     pub statement: Arc<Statement>,
     /// The columns that this client was told of it.
     pub described: Option<Columns>,
+    /// The types of its parameters that this client was told, where its text leaves some to the server.
+    pub types: Option<ParameterTypes>,
+}
+
+impl NamedStatement {
+    /// One of which the client was told nothing.
+    #[must_use]
+    pub fn new(statement: Arc<Statement>) -> Self {
+        Self { statement, described: None, types: None }
+    }
 }
 
 impl ClientStatements {
@@ -415,6 +452,15 @@ impl ClientStatements {
         let named = self.map.as_mut().and_then(|map| map.get_mut(significant(name)));
         if let Some(named) = named.filter(|named| named.statement.id == statement) {
             named.described = Some(Arc::clone(columns));
+        }
+    }
+
+    /// Notes the types of parameters that the client was told of what `name` stands for, if that is `statement` still.
+    pub fn describe_parameters(&mut self, name: &[u8], statement: u64, types: &ParameterTypes) {
+        let named = self.map.as_mut().and_then(|map| map.get_mut(significant(name)));
+        if let Some(named) = named.filter(|named| named.statement.id == statement) {
+            let is_open = named.statement.text.as_ref().is_some_and(|text| text.typed(types).is_some());
+            named.types = is_open.then(|| Arc::clone(types));
         }
     }
 
@@ -588,7 +634,7 @@ mod tests {
     fn names_count_their_bytes() {
         let cache = StatementCache::default();
         let mut names = ClientStatements::default();
-        let named = |body: &[u8]| Some(NamedStatement { statement: intern(&cache, None, body), described: None });
+        let named = |body: &[u8]| Some(NamedStatement::new(intern(&cache, None, body)));
         names.set(b"a", named(b"0123456789"));
         names.set(b"bc", named(b"01234"));
         assert_eq!(names.bytes(), 11 + 7);
