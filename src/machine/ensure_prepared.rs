@@ -56,6 +56,13 @@ impl Aliases {
         }
     }
 
+    /// The variant of the statement with number `of` that has this text.
+    fn with_text(&self, of: u64, text: &ParsedQuery) -> Option<Arc<Statement>> {
+        let has_text = |statement: &Statement| statement.text.as_ref().is_some_and(|known| known.body == text.body);
+        let known = self.variants.iter().find(|variant| variant.of == of && has_text(&variant.statement))?;
+        Some(Arc::clone(&known.statement))
+    }
+
     /// Returns whether `DEALLOCATE` may free something that it has not freed so far.
     pub(super) fn is_freeing(&self) -> bool {
         !self.placeholders.is_empty()
@@ -152,6 +159,10 @@ impl Machine<'_> {
         } else {
             self.variant(io, statement, text, name, action)
         };
+        let here = match self.with_told_types(io, statement, here, name, action) {
+            Prepare::Ready(here) => here,
+            waits => return waits,
+        };
         if context.is_none() || self.server.may_have_other_settings() {
             self.server.prepared.use_under_unknown_settings(here.id);
         }
@@ -166,6 +177,41 @@ impl Machine<'_> {
             }
             _ => Prepare::Ready(here),
         }
+    }
+
+    /// Returns what stands for `statement` on this connection with the types of parameters that the client was told, which may be others
+    /// than those that the server finds today: `here`, or the same text with its types given.
+    fn with_told_types(
+        &mut self,
+        io: &mut Buffers<'_>,
+        statement: &Statement,
+        here: Arc<Statement>,
+        name: Option<&[u8]>,
+        action: ResponseAction,
+    ) -> Prepare<Arc<Statement>> {
+        let told = name.and_then(|name| self.client.names.get(name)).and_then(|named| named.types.clone());
+        let text = here.text.as_ref().filter(|text| !text.effects.names_statements);
+        let Some((told, text)) = told.zip(text) else { return Prepare::Ready(here) };
+        match self.server.prepared.types(here.id) {
+            Some(types) if *types == told => return Prepare::Ready(here),
+            Some(_) => {}
+            None if self.pipeline.lost() => return Prepare::Ready(here),
+            None => return self.ask_for_description(io, here.id, here.name()),
+        }
+        let Some(typed) = text.typed(&told) else { return Prepare::Ready(here) };
+        let typed = Arc::new(typed);
+        let known = self.aliases.with_text(statement.id, &typed).filter(|known| self.server.prepared.has(known));
+        let variant = known.unwrap_or_else(|| {
+            let (context, params) = (here.parse_context.as_ref(), &here.params);
+            self.context.statements.intern(context, params, &typed.body, || Arc::clone(&typed))
+        });
+        self.aliases.stands_for(&variant, statement.id);
+        if !self.server.prepared.has(&variant) {
+            self.add_prepared(io, &variant);
+            let rollback = Rollback { prepared: Some(variant.id), ..Rollback::default() };
+            self.put_parse(io, variant.name(), &typed.body, &variant.params, action, Note::of(rollback));
+        }
+        Prepare::Ready(variant)
     }
 
     /// Returns the variant of `statement` on this connection, prepared there if it was not.
@@ -210,7 +256,7 @@ impl Machine<'_> {
         match known {
             // It was not told its columns, so that the client can't tell the difference.
             Some(named) if parse_context.is_some() && statement.is_retired() && named.described.is_none() => {
-                let named = NamedStatement { statement: Arc::clone(&variant), described: None };
+                let named = NamedStatement { statement: Arc::clone(&variant), ..named.clone() };
                 self.client.names.set(name.unwrap_or_default(), Some(named));
             }
             _ if !same && !self.aliases.variants.iter().any(|known| known.statement.id == variant.id) => {
@@ -234,8 +280,8 @@ impl Machine<'_> {
     pub(super) fn ensure_unnamed(&mut self, io: &mut Buffers<'_>) -> Prepare<()> {
         let unnamed = self.client.unnamed.clone();
         if !self.server.has_unnamed(unnamed.as_ref()) {
-            match unnamed.as_ref().and_then(|unnamed| Some((unnamed, unnamed.text.as_ref()?))) {
-                Some((unnamed, text)) => self.prepare_unnamed(io, unnamed, text),
+            match unnamed.as_ref().and_then(|unnamed| Some((unnamed, unnamed.typed_text()?))) {
+                Some((unnamed, text)) => self.prepare_unnamed(io, unnamed, &text),
                 None => self.close_unnamed(io),
             }
         }
@@ -282,6 +328,11 @@ impl Machine<'_> {
             None if self.pipeline.lost() => return Prepare::Ready(()),
             None => {}
         }
+        self.ask_for_description(io, id, name)
+    }
+
+    /// Asks the server for a statement's columns and the types of its parameters.
+    fn ask_for_description<T>(&mut self, io: &mut Buffers<'_>, id: u64, name: &str) -> Prepare<T> {
         flush_forwarded(io);
         frontend::put_renamed(io.to_server, frontend::DESCRIBE, b"S", name, 0);
         let note = Note { describes: Some(Describes { server: id, client: None }), ..Note::default() };

@@ -210,7 +210,7 @@ impl Machine<'_> {
             | backend::ERROR
             | backend::COMMAND_COMPLETE
             | backend::NOTIFICATION => true,
-            backend::PARAMETER_DESCRIPTION => self.replay.is_kept(),
+            backend::PARAMETER_DESCRIPTION => self.replay.is_kept() || self.pipeline.describes(),
             backend::DATA_ROW => self.reads_rows(),
             backend::ROW_DESCRIPTION => self.pipeline.describes(),
             _ => false,
@@ -245,10 +245,16 @@ impl Machine<'_> {
                     return self.parameter(io, &body, action);
                 }
             }
-            backend::PARAMETER_DESCRIPTION if action == MessageAction::Forward && whole => {
-                // An error may follow that is only about an outdated plan.
+            backend::PARAMETER_DESCRIPTION if whole => {
+                let describes = self.pipeline.front_note().and_then(|note| note.describes.clone());
+                if let Some(describes) = describes {
+                    self.described_parameters(&describes, message(io));
+                }
                 self.pipeline.response(tag);
-                return Ok(MessageAction::swallow_if(self.replay.holds(message_bytes(io))));
+                if action == MessageAction::Forward {
+                    // An error may follow that is only about an outdated plan.
+                    return Ok(MessageAction::swallow_if(self.replay.holds(message_bytes(io))));
+                }
             }
             backend::ERROR => return self.error(io, portion, action),
             backend::ROW_DESCRIPTION | backend::NO_DATA => {

@@ -146,7 +146,10 @@ impl PlainRequest {
             // The answer would tell them.
             None => run == Run::Unseen,
         };
-        let is_ready = is_here && has_told_columns && fits(statement, Some(context), client.text_params());
+        let types = named.types.as_ref();
+        let has_told_types = types.is_none_or(|told| server.prepared.types(statement.id) == Some(told));
+        let is_ready =
+            is_here && has_told_columns && has_told_types && fits(statement, Some(context), client.text_params());
         is_ready.then(|| Self::Named(Arc::clone(statement)))
     }
 

@@ -141,7 +141,7 @@ impl Message<'_> {
             return Err(aborted());
         }
         let statement = self.client.intern(statements, rest, Pins::empty());
-        self.client.names.set(name, Some(NamedStatement { statement, described: None }));
+        self.client.names.set(name, Some(NamedStatement::new(statement)));
         Ok(())
     }
 

@@ -346,6 +346,18 @@ impl Machine<'_> {
             || (self.pipeline.owed() > 0 && !self.explained.is_nothing())
     }
 
+    /// The types of a statement's parameters have been told.
+    pub(super) fn described_parameters(&mut self, describes: &Describes, types: &[u8]) {
+        let types = Arc::from(types);
+        self.server.prepared.describe_parameters(describes.server, &types);
+        let Some((name, statement)) = &describes.client else { return };
+        if !name.is_empty() {
+            self.client.names.describe_parameters(name, *statement, &types);
+        } else if let Some(unnamed) = self.client.unnamed.as_ref().filter(|unnamed| unnamed.id == *statement) {
+            unnamed.describe_parameters(&types);
+        }
+    }
+
     /// The columns of a statement have been told; `columns` is empty where it has none.
     pub(super) fn described(&mut self, describes: &Describes, columns: &[u8]) {
         let columns = Arc::from(columns);

@@ -198,7 +198,7 @@ impl Machine<'_> {
             return Sent::Done;
         }
         let statement = self.context.statements.uncached();
-        self.client.names.set(name, Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
+        self.client.names.set(name, Some(NamedStatement::new(Arc::clone(&statement))));
         self.server.prepared.add(&statement, Standing::Doubtful);
         let rollback =
             Rollback { name: Some((name.into(), None)), prepared: Some(statement.id), ..Rollback::default() };
@@ -224,7 +224,7 @@ impl Machine<'_> {
             self.pass_renamed(io, incoming, None, &MessageHead { cut, before: b"", name: checked.name() });
             return Sent::Done;
         }
-        self.client.names.set(name, Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
+        self.client.names.set(name, Some(NamedStatement::new(Arc::clone(&statement))));
         let mut rollback = Rollback { name: Some((name.into(), None)), ..Rollback::default() };
         if self.server.prepared.has(&statement) {
             let failed = !self.pipeline.knows_status() || self.pipeline.status() == b'E';
@@ -339,6 +339,7 @@ impl Machine<'_> {
             let unnamed = portal.is_empty();
             (None, if unnamed { Cow::Borrowed(&b"\0"[..]) } else { Cow::Owned([portal, b"\0"].concat()) })
         } else {
+            let is_told = is_told && named.types.is_some();
             let describes =
                 (!is_told).then(|| Describes { server: ready.id, client: Some((Arc::clone(name), statement)) });
             let note = describes.map(|describes| Note { describes: Some(describes), ..Note::default() });

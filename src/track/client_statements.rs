@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 use super::params::ServerParams;
 use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
-use super::statements::{Columns, ParsedQuery, Statement};
+use super::statements::{Columns, ParameterTypes, ParsedQuery, Statement};
 
 /// Number of bytes of prepared statements that are kept for one client. A client with more keeps its connection.
 pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
@@ -29,6 +29,8 @@ pub struct Unnamed {
     translated: Option<Box<[u8]>>,
     /// The columns that the client was told of it.
     described: OnceLock<Columns>,
+    /// The types of its parameters that the client was told.
+    types: OnceLock<ParameterTypes>,
 }
 
 impl Unnamed {
@@ -36,7 +38,7 @@ impl Unnamed {
     #[must_use]
     pub fn new(id: u64, text: Option<Arc<ParsedQuery>>, effects: &SqlEffects, params: ServerParams) -> Self {
         let commands = effects.commands.clone();
-        Self { id, text, commands, params, translated: None, described: OnceLock::new() }
+        Self { id, text, commands, params, translated: None, described: OnceLock::new(), types: OnceLock::new() }
     }
 
     /// With `translated` for the server.
@@ -55,6 +57,7 @@ impl Unnamed {
             params: self.params.clone(),
             translated: Some(translated.into()),
             described: self.described.clone(),
+            types: self.types.clone(),
         })
     }
 
@@ -68,6 +71,19 @@ impl Unnamed {
     #[must_use]
     pub fn described(&self) -> Option<&Columns> {
         self.described.get()
+    }
+
+    /// Notes the types of its parameters that the client is told; the first time counts, since they don't change.
+    pub fn describe_parameters(&self, types: &ParameterTypes) {
+        let _ = self.types.set(Arc::clone(types));
+    }
+
+    /// Its text, with the types of its parameters that the client was told.
+    #[must_use]
+    pub(crate) fn typed_text(&self) -> Option<Arc<ParsedQuery>> {
+        let text = self.text.as_ref()?;
+        let typed = self.types.get().and_then(|types| text.typed(types));
+        Some(typed.map_or_else(|| Arc::clone(text), Arc::new))
     }
 
     /// Notes the columns that the client is told; the first time counts, since they don't change.
@@ -95,6 +111,16 @@ pub struct NamedStatement {
     pub statement: Arc<Statement>,
     /// The columns that this client was told of it.
     pub described: Option<Columns>,
+    /// The types of its parameters that this client was told, where its text leaves some to the server.
+    pub types: Option<ParameterTypes>,
+}
+
+impl NamedStatement {
+    /// One of which the client was told nothing.
+    #[must_use]
+    pub fn new(statement: Arc<Statement>) -> Self {
+        Self { statement, described: None, types: None }
+    }
 }
 
 impl ClientStatements {
@@ -116,6 +142,15 @@ impl ClientStatements {
         let named = self.map.as_mut().and_then(|map| map.get_mut(significant(name)));
         if let Some(named) = named.filter(|named| named.statement.id == statement) {
             named.described = Some(Arc::clone(columns));
+        }
+    }
+
+    /// Notes the types of parameters that the client was told of what `name` stands for, if that is `statement` still.
+    pub fn describe_parameters(&mut self, name: &[u8], statement: u64, types: &ParameterTypes) {
+        let named = self.map.as_mut().and_then(|map| map.get_mut(significant(name)));
+        if let Some(named) = named.filter(|named| named.statement.id == statement) {
+            let is_open = named.statement.text.as_ref().is_some_and(|text| text.typed(types).is_some());
+            named.types = is_open.then(|| Arc::clone(types));
         }
     }
 
@@ -196,7 +231,7 @@ mod tests {
         let named = |body: &[u8]| {
             let text = || Arc::new(ParsedQuery { body: body.into(), effects: SqlEffects::default() });
             let statement = cache.intern(None, &ServerParams::default(), body, text);
-            Some(NamedStatement { statement, described: None })
+            Some(NamedStatement::new(statement))
         };
         names.set(b"a", named(b"0123456789"));
         names.set(b"bc", named(b"01234"));

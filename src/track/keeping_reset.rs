@@ -240,7 +240,7 @@ mod tests {
         let body = [name.as_bytes(), b"\0\0\0"].concat();
         let text = || Arc::new(ParsedQuery { body: body.clone().into(), effects: SqlEffects::default() });
         let statement = cache.intern(parse_context.as_ref(), &params, &body, text);
-        client.names.set(name.as_bytes(), Some(NamedStatement { statement: Arc::clone(&statement), described: None }));
+        client.names.set(name.as_bytes(), Some(NamedStatement::new(Arc::clone(&statement))));
         statement
     }
 

@@ -1,6 +1,6 @@
 //! A statement as a connection has it.
 
-use super::statements::{Columns, Rereading};
+use super::statements::{Columns, ParameterTypes, Rereading};
 
 /// Standing of a statement at a reset: may it stay on its connection?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,4 +28,6 @@ pub struct PreparedStatement {
     /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in
     /// `src/backend/utils/cache/plancache.c`).
     pub(super) columns: Option<Columns>,
+    /// The types that its parameters have there, once the server was asked: they don't change either.
+    pub(super) types: Option<ParameterTypes>,
 }

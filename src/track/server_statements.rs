@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::number_hasher::NumberHash;
 use super::prepared_statement::{PreparedStatement, Standing};
 use super::rollback::Rollback;
-use super::statements::{Columns, Limits, Rereading, Statement};
+use super::statements::{Columns, Limits, ParameterTypes, Rereading, Statement};
 
 /// The statements that are prepared on a connection; those used longest ago give way.
 #[derive(Debug, Default)]
@@ -39,10 +39,23 @@ impl ServerStatementCache {
         }
     }
 
+    /// The types of statement `id`'s parameters there, where they are known.
+    #[must_use]
+    pub fn types(&self, id: u64) -> Option<&ParameterTypes> {
+        self.map.get(&id)?.types.as_ref()
+    }
+
+    /// Notes the types that the parameters of statement `id` have there.
+    pub fn describe_parameters(&mut self, id: u64, types: &ParameterTypes) {
+        if let Some(held) = self.map.get_mut(&id) {
+            held.types = Some(Arc::clone(types));
+        }
+    }
+
     /// Notes that `statement` is prepared there.
     pub fn add(&mut self, statement: &Statement, standing: Standing) {
         let (size, rereading) = (statement.size(), statement.rereading());
-        self.put(statement.id, PreparedStatement { used: 0, size, standing, rereading, columns: None });
+        self.put(statement.id, PreparedStatement { used: 0, size, standing, rereading, columns: None, types: None });
     }
 
     /// The standing of statement `id`, if it is prepared there.

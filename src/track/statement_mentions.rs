@@ -126,7 +126,7 @@ mod tests {
         let mut names = ClientStatements::default();
         for name in [&b"s1"[..], b"S 2"] {
             let statement = cache.uncached();
-            names.set(name, Some(NamedStatement { statement, described: None }));
+            names.set(name, Some(NamedStatement::new(statement)));
         }
         for (sql, mentioned) in [
             ("deallocate s1", vec!["s1"]),
@@ -151,7 +151,7 @@ mod tests {
     fn names_of_the_server() {
         let cache = StatementCache::default();
         let mut names = ClientStatements::default();
-        names.set(b"pgferry_2", Some(NamedStatement { statement: cache.uncached(), described: None }));
+        names.set(b"pgferry_2", Some(NamedStatement::new(cache.uncached())));
         for (sql, expected) in [
             ("execute pgferry_1", Some("pgferry_1")),
             ("select 1; DEALLOCATE PREPARE \"pgferry_12\"", Some("pgferry_12")),

@@ -61,6 +61,13 @@ pub struct ParsedQuery {
 }
 
 impl ParsedQuery {
+    /// The same text with `types` of its parameters, where it does not give just these itself.
+    #[must_use]
+    pub(crate) fn typed(&self, types: &ParameterTypes) -> Option<Self> {
+        let (sql, given) = self.body.split_at_checked(frontend::query(&self.body).len() + 1)?;
+        (*given != **types).then(|| Self { body: [sql, types].concat().into(), effects: self.effects.clone() })
+    }
+
     /// The body with `edits` of the query's text, and where they lie.
     #[must_use]
     pub fn edited(&self, edits: Vec<Edit>) -> (Vec<u8>, Positions) {
@@ -107,6 +114,10 @@ pub(crate) fn other_settings<'a>(
 
 /// The columns of a statement's result, as [`crate::wire::backend::shape`] reads them; empty where it has none.
 pub(crate) type Columns = Arc<[u8]>;
+
+/// The types of a statement's parameters, as a `ParameterDescription` and the end of a `Parse` have them. The server settles them when it
+/// prepares the statement, for good.
+pub(crate) type ParameterTypes = Arc<[u8]>;
 
 impl Statement {
     /// The settings it was first prepared under, and behind them those `now` in force, where it is used under others; `None` where the

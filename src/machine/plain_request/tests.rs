@@ -147,7 +147,7 @@ impl Lab {
         let told: Columns = backend::shape(&columns()[frame::HEADER_BYTES..]).into();
         self.server.prepared.add(&statement, Standing::Trusted);
         self.server.describe(statement.id, &told);
-        self.client.names.set(b"s", Some(NamedStatement { statement, described: Some(told) }));
+        self.client.names.set(b"s", Some(NamedStatement { described: Some(told), ..NamedStatement::new(statement) }));
         self
     }
 
@@ -331,7 +331,7 @@ fn a_statement_that_is_not_there_as_it_was_told_needs_a_machine() {
     assert!(!retired.is_plain());
     let mut untold = asked();
     let statement = Arc::clone(&untold.client.names.get(b"s").expect("it was made").statement);
-    untold.client.names.set(b"s", Some(NamedStatement { statement, described: None }));
+    untold.client.names.set(b"s", Some(NamedStatement::new(statement)));
     assert!(!untold.is_plain(), "the answer tells the client");
     untold.from_client.skip(named("s").len());
     assert!(untold.with(&[bind("s"), run(0)].concat()).is_plain());

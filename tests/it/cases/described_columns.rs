@@ -1,6 +1,6 @@
 //! Columns that a client was told of: it never gets rows of other ones.
 
-use super::script::{A, B, Script, TRANSACTION, compare, compare_with, run};
+use super::script::{A, B, Script, TRANSACTION, TRANSACTION_TWO, compare, compare_with, run};
 use crate::harness::Postgres;
 use crate::harness::protocol_client::{describe, execute, message, parse, query, sync};
 
@@ -118,6 +118,49 @@ fn columns_described_again_after_a_change_are_the_ones_of_the_statement() {
             .ask(A, &[run_binary("s")]),
     ];
     compare(&Postgres::start_with(&[]), &TRANSACTION, &scripts);
+}
+
+/// Binds one parameter of eight bytes, in binary.
+fn bind_eight_bytes(portal: &str, name: &str) -> Vec<u8> {
+    let mut body = format!("{portal}\0{name}\0").into_bytes();
+    body.extend([0, 1, 0, 1, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0]);
+    message(b'B', &body)
+}
+
+/// A client that knows a parameter's type runs its statement on a connection where it has not been, behind a change of that type.
+fn told_types(text: &str, change: &str, elsewhere: bool) -> Script {
+    // Of this script alone: what is changed elsewhere is noticed only some time later.
+    let text = &format!("{text} -- {change}, {elsewhere}");
+    let runs = [bind_eight_bytes("", "s"), execute("", 0), sync()];
+    let script = Script::new(&format!("{text}, {change}, elsewhere: {elsewhere}"))
+        .aside("drop table if exists told; create table told as select 1::int8 as id, 42::int8 as a")
+        .ask(A, &[parse("s", text), describe(b'S', "s"), sync()])
+        .ask(A, &runs);
+    let script = if elsewhere { script.aside(change) } else { script.sql(B, change) };
+    // Another one holds the connection.
+    let script = script
+        .sql(B, "begin")
+        .ask(A, &runs)
+        .sql(B, "commit")
+        .sql(A, "begin")
+        .sql(B, "select 1")
+        .ask(A, &runs)
+        .sql(A, "rollback");
+    // One that prepares it anew has the types of then, as soon as the change has been noticed.
+    let parses = [parse("s", text), describe(b'S', "s"), sync()];
+    let script = if elsewhere { script } else { script.ask(B, &parses).ask(B, &runs) };
+    script.ask(A, &runs).sql(A, "select * from told").aside("drop table told")
+}
+
+#[test]
+fn types_of_parameters_that_a_client_was_told_do_not_change() {
+    let texts = ["update told set a = $1", "insert into told (a) values ($1)", "select id from told where a = $1"];
+    let types = ["float8", "timestamptz using '2026-01-02'", "numeric", "int4", "text"];
+    let scripts = texts.iter().flat_map(|text| {
+        let changes = types.iter().map(|to| format!("alter table told alter column a type {to}"));
+        changes.flat_map(|change| [told_types(text, &change, false), told_types(text, &change, true)])
+    });
+    compare(&Postgres::start_with(&[]), &TRANSACTION_TWO, &scripts.collect::<Vec<_>>());
 }
 
 #[test]
