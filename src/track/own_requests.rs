@@ -44,6 +44,12 @@ pub fn put_query(state: &mut ServerState, pipeline: &mut Pipeline, sql: &[u8], o
     pipeline.request(Request::Query, ResponseAction::Swallow);
 }
 
+/// Appends what only shows whether a connection that owes nothing is alive.
+pub(crate) fn put_probe(pipeline: &mut Pipeline, out: &mut Vec<u8>) {
+    frontend::put_sync(out);
+    pipeline.request(Request::Sync, ResponseAction::Swallow);
+}
+
 /// Appends what ends the work of a client that is gone, so that the server answers all of it and commits none that the client has not.
 pub fn put_end_of_work(pipeline: &mut Pipeline, out: &mut Vec<u8>) -> LastRequest {
     if pipeline.copying_in() {

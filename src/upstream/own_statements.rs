@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::server_conn::ServerConn;
 use crate::net::RecvError;
-use crate::track::Pipeline;
 use crate::track::keeping_reset::KeepingReset;
 use crate::track::own_requests::{self, Answer, Lost};
 use crate::track::server_state::RESET;
+use crate::track::{Pipeline, ServerState};
 use crate::wire::{frame, head};
 
 /// Resets an idle session within `limit`; says whether that succeeded.
@@ -15,6 +15,24 @@ pub(crate) async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool
     let mut pipeline = Pipeline::new();
     let done = tokio::time::timeout(limit, make_as_new(server_conn, &mut pipeline)).await;
     matches!(done, Ok(Ok(())))
+}
+
+/// Returns whether the server answers on a connection that owes nothing within `limit`. What it reports then has changed without a
+/// statement: that is what a reset goes back to.
+pub(super) async fn probe(server_conn: &mut ServerConn, limit: Duration) -> bool {
+    let mut pipeline = Pipeline::new();
+    let before = server_conn.state.params.clone();
+    own_requests::put_probe(&mut pipeline, &mut server_conn.conn.output);
+    let answer = async {
+        server_conn.conn.flush().await.map_err(RecvError::from)?;
+        settle(server_conn, &mut pipeline).await
+    };
+    let answered = matches!(tokio::time::timeout(limit, answer).await, Ok(Ok(None)));
+    let ServerState { params, base, .. } = &mut server_conn.state;
+    for (name, value) in params.beyond(&before) {
+        base.set(name, value);
+    }
+    answered
 }
 
 /// Resets a session that owes nothing, and keeps the statements that pgferry has prepared there if it can.
