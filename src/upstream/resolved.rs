@@ -19,7 +19,7 @@ pub(super) struct ResolvedName {
 }
 
 impl ResolvedName {
-    /// What is known from an answer of `addresses` on, after `before`.
+    /// Adds an answer of `addresses` to the knowledge `before`.
     #[must_use]
     pub(super) fn new(addresses: Vec<SocketAddr>, at: Instant, before: Option<Self>) -> Self {
         let mut former = BTreeMap::new();

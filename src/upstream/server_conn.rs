@@ -22,7 +22,7 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) const RECENTLY_USED: Duration = Duration::from_millis(1);
 
 /// Idle time after which a connection may lead nowhere any more without a sign of it, as where a host has died or a firewall has
-/// forgotten it. What were sent there would wait for many minutes.
+/// forgotten it. A request that is sent there waits for many minutes.
 const DOUBTFUL_AFTER: Duration = Duration::from_secs(5);
 
 /// Address and secret that a `CancelRequest` needs.

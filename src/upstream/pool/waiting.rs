@@ -82,8 +82,8 @@ impl Pool {
         Some(Lease::new(self.take_fit(asked, now)?, Arc::clone(self)))
     }
 
-    /// Returns `lease`, whose connection was doubtful at `since`, if its server answers. If it does not, the other idle connections that
-    /// were doubtful then are closed too, since the network has lost all of them, perhaps, and each would take as long to show it.
+    /// Returns `lease`, a doubtful one at `since`, if its server answers. If it does not, the other idle connections there that were
+    /// doubtful then are closed too: the network may have lost all of them, and each would take as long to show it.
     pub(crate) async fn probed(&self, mut lease: Lease, since: Instant) -> Option<Lease> {
         let before = lease.state.base.clone();
         if own_statements::probe(&mut lease, PROBE_TIMEOUT).await {
