@@ -33,7 +33,7 @@ pub(crate) async fn greet(
     let mut known = pool.parameters.greeting(&parsed_startup.wanted);
     let is_outdated = |greeting: &Greeting| pool.parameters.claim_standby_question(greeting, Instant::now());
     if known.as_deref().is_some_and(is_outdated) {
-        Box::pin(ask_standby(shared, pool, &parsed_startup.wanted, deadline)).await;
+        Box::pin(ask_standby(pool, &parsed_startup.wanted, deadline)).await;
         known = pool.parameters.greeting(&parsed_startup.wanted);
     }
     let greeting = match known {
@@ -46,19 +46,17 @@ pub(crate) async fn greet(
 
 /// Learns whether the server of `pool` is still a standby: from an idle connection, or from a new one if none is open. Those in use tell
 /// of it themselves. Where that fails, the client's first statement will show what is wrong with the upstream.
-async fn ask_standby(shared: &Arc<Shared>, pool: &Arc<Pool>, asked: &RequestedParams, deadline: tokio::time::Instant) {
+async fn ask_standby(pool: &Arc<Pool>, asked: &RequestedParams, deadline: tokio::time::Instant) {
     let lease = if pool.may_open_first() {
         first_lease(pool, asked, deadline).await.ok()
     } else {
         pool.checkout_idle(asked, Instant::now())
     };
-    let Some(mut lease) = lease else { return };
-    let mut pipeline = Pipeline::new();
-    let probed = own_statements::probe(&mut lease, &mut pipeline);
-    let in_time = tokio::time::timeout(shared.settings().timeouts.server_connect_timeout, probed).await;
-    if let (Ok(Ok(())), Some(clean)) = (in_time, Clean::prove(&pipeline, Pins::empty())) {
-        pool.parameters.learn_base(&mut lease.state);
-        lease.release(clean, Instant::now());
+    let Some(lease) = lease else { return };
+    // Nothing of a client's is sent there.
+    let unused = Clean::prove(&Pipeline::new(), Pins::empty());
+    if let (Some(lease), Some(unused)) = (pool.probed(lease, Instant::now()).await, unused) {
+        lease.release(unused, Instant::now());
     }
 }
 

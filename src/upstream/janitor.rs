@@ -1,5 +1,6 @@
 //! What is done once in a while: idle connections are looked after, hosts' names looked up again, pools forgotten.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ impl Pools {
             drop(pools);
             self.clear_former();
             self.look_up_again();
+            self.leave_former_addresses();
             self.look_at_servers();
             let now = Instant::now();
             self.forget_unused(|pool| {
@@ -51,8 +53,7 @@ impl Pools {
         }
     }
 
-    /// Looks hosts' names up again where that is due, in the background: connections to addresses that a name no longer
-    /// resolves to are closed as they come free.
+    /// Looks hosts' names up again where that is due, in the background.
     fn look_up_again(&self) {
         let config = &self.server_side.config;
         let age = config.settings.load().upstream.dns_max_ttl;
@@ -60,26 +61,30 @@ impl Pools {
         let due = |endpoint: &TargetHost| endpoint.resolved().is_some_and(|(_, since, _)| since >= age);
         for upstream_target in upstream_targets.all() {
             for at in (0..upstream_target.endpoints.len()).filter(|at| due(&upstream_target.endpoints[*at])) {
-                let (upstream_target, pools) = (Arc::clone(upstream_target), self.this.clone());
-                tokio::spawn(async move {
-                    let vanished = upstream_target.endpoints[at].vanished(age).await;
-                    if let Some(pools) = pools.upgrade().filter(|_| !vanished.is_empty()) {
-                        info!("{} no longer resolves to {vanished:?}", upstream_target.endpoints[at].host);
-                        pools.leave(&vanished);
-                    }
-                });
+                let upstream_target = Arc::clone(upstream_target);
+                tokio::spawn(async move { upstream_target.endpoints[at].refresh(age).await });
             }
         }
     }
 
-    /// Has connections to these addresses closed as they come free.
-    fn leave(&self, addresses: &[SocketAddr]) {
-        for conn_info in self.all().iter().flat_map(|pool| pool.conn_infos.all()) {
-            if let Address::Tcp(address) = &conn_info.remote
-                && addresses.contains(address)
-            {
-                conn_info.retire();
+    /// Has connections closed as they come free that go to addresses to which no host's name resolves any more, whatever has looked it
+    /// up: each connection that is opened does too.
+    fn leave_former_addresses(&self) {
+        let config = &self.server_side.config;
+        let age = config.settings.load().upstream.dns_max_ttl;
+        let mut left: BTreeMap<String, BTreeSet<SocketAddr>> = BTreeMap::new();
+        for pool in self.all().iter().filter(|pool| !pool.is_outdated()) {
+            let upstream_target = config.upstream_target(&pool.key.database);
+            for conn_info in pool.conn_infos.all() {
+                let Address::Tcp(address) = conn_info.remote else { continue };
+                if !conn_info.is_retired() && upstream_target.has_left(address, age) {
+                    conn_info.retire();
+                    left.entry(upstream_target.places()).or_default().insert(address);
+                }
             }
+        }
+        for (places, addresses) in left {
+            info!("{places} no longer resolves to {:?}", Vec::from_iter(addresses));
         }
     }
 }

@@ -71,6 +71,7 @@ pub(crate) mod queue;
 pub(crate) mod quota;
 pub(crate) mod rebalance;
 mod reclaimable_slots;
+mod resolved;
 pub(crate) mod role_auth;
 pub(crate) mod roles;
 pub(crate) mod server_conn;

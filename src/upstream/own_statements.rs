@@ -17,6 +17,24 @@ pub(crate) async fn reset(server_conn: &mut ServerConn, limit: Duration) -> bool
     matches!(done, Ok(Ok(())))
 }
 
+/// Returns whether the server answers on a connection that owes nothing within `limit`. What it reports then has changed without a
+/// statement: that is what a reset goes back to.
+pub(super) async fn probe(server_conn: &mut ServerConn, limit: Duration) -> bool {
+    let mut pipeline = Pipeline::new();
+    let before = server_conn.state.params.clone();
+    own_requests::put_sync(&mut pipeline, &mut server_conn.conn.output);
+    let answer = async {
+        server_conn.conn.flush().await.map_err(RecvError::from)?;
+        settle(server_conn, &mut pipeline).await
+    };
+    let answered = matches!(tokio::time::timeout(limit, answer).await, Ok(Ok(None)));
+    let ServerState { params, base, .. } = &mut server_conn.state;
+    for (name, value) in params.beyond(&before) {
+        base.set(name, value);
+    }
+    answered
+}
+
 /// Resets a session that owes nothing, and keeps the statements that pgferry has prepared there if it can.
 pub(super) async fn make_as_new(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result<(), CleanupError> {
     if let Some((reset, sql)) = KeepingReset::alone(&server_conn.state) {
@@ -74,22 +92,6 @@ pub(crate) async fn query(
     own_requests::put_query(&mut server_conn.state, pipeline, sql, &mut server_conn.conn.output);
     server_conn.conn.flush().await.map_err(RecvError::from)?;
     settle(server_conn, pipeline).await
-}
-
-/// Has the server report the settings that it has changed itself, on a connection that owes nothing.
-///
-/// # Errors
-/// When the connection is of no use any more.
-pub(crate) async fn probe(server_conn: &mut ServerConn, pipeline: &mut Pipeline) -> Result<(), CleanupError> {
-    let before = server_conn.state.params.clone();
-    own_requests::put_sync(pipeline, &mut server_conn.conn.output);
-    server_conn.conn.flush().await.map_err(RecvError::from)?;
-    settle(server_conn, pipeline).await?;
-    let ServerState { params, base, .. } = &mut server_conn.state;
-    for (name, value) in params.beyond(&before) {
-        base.set(name, value);
-    }
-    Ok(())
 }
 
 /// Receives and drops until nothing is owed. Returns the first error that was among it.

@@ -21,6 +21,10 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how long the last answer on a connection proves it alive. Under load connections change hands within microseconds.
 pub(crate) const RECENTLY_USED: Duration = Duration::from_millis(1);
 
+/// Idle time after which a connection may lead nowhere any more without a sign of it, as where a host has died or a firewall has
+/// forgotten it. A request that is sent there waits for many minutes.
+const DOUBTFUL_AFTER: Duration = Duration::from_secs(5);
+
 /// Address and secret that a `CancelRequest` needs.
 #[derive(Debug)]
 pub(crate) struct BackendKey {
@@ -71,6 +75,12 @@ impl ServerConn {
         now.saturating_duration_since(self.returned) < RECENTLY_USED
             && self.conn.input.is_empty()
             && !self.conn.is_known_readable()
+    }
+
+    /// Returns whether the network may have lost it by `now`: it is asked for an answer before a client's request is sent there.
+    #[must_use]
+    pub(crate) fn is_doubtful(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.returned) >= DOUBTFUL_AFTER && self.conn.stream().is_tcp()
     }
 
     /// Reads what the server said while the connection was unused: `false` when it must be closed. Notices and

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::credentials::Credentials;
 use super::occupancy::Room;
+use super::resolved::ResolvedName;
 use super::server_tls::ServerTls;
 use crate::config::socket_path::socket_path;
 use crate::config::{
@@ -149,13 +150,10 @@ pub(crate) struct TargetHost {
     /// Encrypts; `None` where connections are never encrypted.
     pub server_tls: Option<Arc<ServerTls>>,
     address: Option<IpAddr>,
-    /// Addresses of the host's name when it was last resolved.
-    looked_up: Arc<Mutex<Option<LookedUp>>>,
+    /// Addresses of the host's name.
+    looked_up: Arc<Mutex<Option<ResolvedName>>>,
     looking_up: SerialExecutor,
 }
-
-/// Time at which a name was resolved, and its addresses.
-type LookedUp = (Instant, Vec<SocketAddr>);
 
 impl UpstreamTarget {
     /// The target that `settings` describe, in place of one of `former`.
@@ -230,6 +228,12 @@ impl UpstreamTarget {
         }
     }
 
+    /// Returns whether none of its hosts has had `address` for as long as `age`.
+    #[must_use]
+    pub(crate) fn has_left(&self, address: SocketAddr, age: Duration) -> bool {
+        !self.endpoints.iter().any(|endpoint| endpoint.has(address, age))
+    }
+
     /// All endpoints as text.
     #[must_use]
     pub(crate) fn places(&self) -> String {
@@ -261,17 +265,25 @@ impl TargetHost {
     pub(crate) fn resolved(&self) -> Option<(String, Duration, Vec<SocketAddr>)> {
         let Host::Tcp(name, _) = &self.host else { return None };
         let looked_up = lock(&self.looked_up);
-        looked_up.as_ref().map(|(when, addresses)| (name.clone(), when.elapsed(), addresses.clone()))
+        looked_up.as_ref().map(|known| (name.clone(), known.at.elapsed(), known.addresses.clone()))
     }
 
-    /// Looks the host's name up again if the answer is older than `age`; returns the addresses to which it no longer resolves. That
-    /// they come in another order, or that no name server answers, means nothing.
-    pub(crate) async fn vanished(&self, age: Duration) -> Vec<SocketAddr> {
-        let (Host::Tcp(name, port), None) = (&self.host, self.address) else { return Vec::new() };
-        let Some((_, _, before)) = self.resolved().filter(|(_, since, _)| *since >= age) else { return Vec::new() };
-        match self.look_up(name, *port).await {
-            Ok(now) if !now.is_empty() => before.into_iter().filter(|address| !now.contains(address)).collect(),
-            _ => Vec::new(),
+    /// Looks the host's name up again if the answer is older than `age`. What no name server answers changes nothing.
+    pub(crate) async fn refresh(&self, age: Duration) {
+        let (Host::Tcp(name, port), None) = (&self.host, self.address) else { return };
+        if self.resolved().is_some_and(|(_, since, _)| since >= age) {
+            let _ = self.look_up(name, *port).await;
+        }
+    }
+
+    /// Returns whether it has `address`, or had it until less than `age` ago, as far as is known.
+    fn has(&self, address: SocketAddr, age: Duration) -> bool {
+        match (&self.host, self.address) {
+            (Host::Unix(..), _) => false,
+            (Host::Tcp(_, port), Some(own)) => address == SocketAddr::from((own, *port)),
+            (Host::Tcp(..), None) => {
+                lock(&self.looked_up).as_ref().is_some_and(|known| known.has(address, age, Instant::now()))
+            }
         }
     }
 
@@ -287,8 +299,8 @@ impl TargetHost {
         let (name, known) = (name.to_owned(), Arc::clone(&self.looked_up));
         let looked_up = turn.run(move || {
             let addresses: Vec<_> = (name.as_str(), port).to_socket_addrs()?.collect();
-            let known_now = (Instant::now(), addresses.clone());
-            *lock(&known) = Some(known_now);
+            let mut known = lock(&known);
+            *known = Some(ResolvedName::new(addresses.clone(), Instant::now(), known.take()));
             Ok(addresses)
         });
         looked_up.await?
@@ -386,7 +398,7 @@ mod tests {
         };
         let former = targets("a,b,c", None);
         former.of(b"d").is_good(1);
-        let looked_up = (Instant::now(), vec![SocketAddr::from(([127, 0, 0, 1], 5432))]);
+        let looked_up = ResolvedName::new(vec![SocketAddr::from(([127, 0, 0, 1], 5432))], Instant::now(), None);
         *lock(&former.of(b"d").endpoints[2].looked_up) = Some(looked_up);
         let same = targets("a,b,c", Some(&former));
         assert_eq!(same.of(b"d").order(0), [1, 2, 0]);

@@ -255,68 +255,118 @@ fn a_server_that_becomes_another_kind_is_left() {
     }
 }
 
-/// A name that stands for what a file says: pgferry sees that file as /etc/hosts.
+/// A pgferry whose upstream's name stands for what a file says: it sees that file as /etc/hosts.
+struct NamedUpstream {
+    dir: tempfile::TempDir,
+    child: crate::harness::ChildProcess,
+}
+
+impl NamedUpstream {
+    /// Starts one whose upstream has `addresses`, and is looked up again after `ttl`.
+    fn start(postgres: &Postgres, addresses: &[&str], ttl: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+        let host = dir.path().to_str().expect("UTF-8").to_owned();
+        let hosts = dir.path().join("hosts");
+        let user: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+        let url = format!("postgres://pg.test:{}?sslmode=disable", postgres.port);
+        let mut command = crate::harness::pgferry::program("unshare");
+        command
+            .args(user)
+            .args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
+            .arg(hosts.to_str().expect("UTF-8"))
+            .args([env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &host])
+            .env("PGFERRY_DNS_MAX_TTL", ttl)
+            // Where it has a user namespace of its own, nobody outside is an admin without a password.
+            .env("PGFERRY_STATS_USERS", "scram_user")
+            .stderr(std::fs::File::create(dir.path().join("log")).expect("a file"));
+        write_hosts(&hosts, addresses);
+        let mut named = Self { child: crate::harness::ChildProcess::spawn(&mut command), dir };
+        eventually("it is ready", || {
+            assert!(named.child.try_wait().expect("a child").is_none(), "{}", named.log());
+            named.log().contains("ready: ")
+        });
+        named
+    }
+
+    /// Gives the name other addresses.
+    fn rename(&self, addresses: &[&str]) {
+        write_hosts(&self.dir.path().join("hosts"), addresses);
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn raw(&self) -> ProtocolClient {
+        ProtocolClient::unix(&self.dir.path().join(".s.PGSQL.5432"))
+    }
+
+    fn session(&self) -> ProtocolClient {
+        self.raw().logged_in("trust_user", "postgres")
+    }
+}
+
+fn write_hosts(hosts: &std::path::Path, addresses: &[&str]) {
+    let lines: Vec<_> = addresses.iter().map(|address| format!("{address} pg.test\n")).collect();
+    std::fs::write(hosts, lines.concat()).expect("written");
+}
+
+const WHERE_TO: &str = "select host(inet_server_addr())";
+
+fn other_than(address: &str) -> &'static str {
+    if address == "127.0.0.1" { "127.0.0.2" } else { "127.0.0.1" }
+}
+
 #[test]
 fn a_name_is_looked_up_again_and_old_addresses_are_left() {
     let postgres = Postgres::start_with(&["listen_addresses='127.0.0.1,127.0.0.2'"]);
-    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
-    let host = dir.path().to_str().expect("UTF-8").to_owned();
-    let hosts = dir.path().join("hosts");
-    let name = |addresses: &[&str]| {
-        let lines: Vec<_> = addresses.iter().map(|address| format!("{address} pg.test\n")).collect();
-        std::fs::write(&hosts, lines.concat()).expect("written");
-    };
-    name(&["127.0.0.1", "127.0.0.2"]);
-    let user: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
-    let log = dir.path().join("log");
-    let url = format!("postgres://pg.test:{}?sslmode=disable", postgres.port);
-    let mut command = crate::harness::pgferry::program("unshare");
-    command
-        .args(user)
-        .args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\"", hosts.to_str().expect("UTF-8")])
-        .args([env!("CARGO_BIN_EXE_pgferry"), "-u", &url, "-l", &host])
-        .env("PGFERRY_DNS_MAX_TTL", "200ms")
-        // Where it has a user namespace of its own, nobody outside is an admin without a password.
-        .env("PGFERRY_STATS_USERS", "scram_user")
-        .stderr(std::fs::File::create(&log).expect("a file"));
-    let mut child = crate::harness::ChildProcess::spawn(&mut command);
-    let log = || std::fs::read_to_string(&log).unwrap_or_default();
-    eventually("it is ready", || {
-        assert!(child.try_wait().expect("a child").is_none(), "{}", log());
-        log().contains("ready: ")
-    });
-    let socket = dir.path().join(".s.PGSQL.5432");
-    let session = || ProtocolClient::unix(&socket).logged_in("trust_user", "postgres");
-    let mut guest = ProtocolClient::unix(&socket);
+    let mut named = NamedUpstream::start(&postgres, &["127.0.0.1", "127.0.0.2"], "200ms");
+    let mut guest = named.raw();
     guest.send(&startup(&[("user", "scram_user"), ("database", "pgferry")]));
     if guest.recv().expect("an authentication request").body == [0, 0, 0, 3] {
         guest.send(&password("pa ss'w\\ord"));
     }
     guest.until_ready();
-    let mut lasting = session();
-    let where_to = "select host(inet_server_addr())";
-    let first = lasting.value(where_to);
+    let mut lasting = named.session();
+    let first = lasting.value(WHERE_TO);
     let pid = lasting.value("select pg_backend_pid()");
     drop(lasting);
-    let other = if first == "127.0.0.1" { "127.0.0.2" } else { "127.0.0.1" };
-    name(&["127.0.0.2", "127.0.0.1", "127.0.0.3"]);
+    let other = other_than(&first);
+    named.rename(&["127.0.0.2", "127.0.0.1", "127.0.0.3"]);
     let shown = |guest: &mut ProtocolClient| {
         let rows = guest.query("show dns_hosts");
         rows.iter().find(|message| message.tag == b'D').map(crate::harness::Message::columns).expect("a row")[2].clone()
     };
     eventually("it was looked up again", || shown(&mut guest).contains("127.0.0.3"));
-    assert!(!log().contains("no longer"), "another order means nothing: {}", log());
-    assert_eq!(session().value("select pg_backend_pid()"), pid);
+    assert!(!named.log().contains("no longer"), "another order means nothing: {}", named.log());
+    assert_eq!(named.session().value("select pg_backend_pid()"), pid);
     // What the name has stood for is known through a reload.
-    crate::harness::signal(child.id(), Signal::SIGHUP);
-    eventually("the settings are read again", || log().contains("settings reloaded"));
-    name(&[other]);
-    eventually("the address that is gone is left", || session().value(where_to) == other);
-    eventually("it is logged", || log().contains(&format!("no longer resolves to [{first}:")));
-    crate::harness::signal(child.id(), Signal::SIGTERM);
-    assert!(crate::harness::ends(&mut child).success());
+    crate::harness::signal(named.child.id(), Signal::SIGHUP);
+    eventually("the settings are read again", || named.log().contains("settings reloaded"));
+    named.rename(&[other]);
+    eventually("the address that is gone is left", || named.session().value(WHERE_TO) == other);
+    eventually("it is logged", || named.log().contains(&format!("no longer resolves to [{first}:")));
+    crate::harness::signal(named.child.id(), Signal::SIGTERM);
+    assert!(crate::harness::ends(&mut named.child).success());
     // A second one may have been opened there before the name was looked up again.
-    assert!(["moved 1", "moved 2"].iter().any(|moved| log().contains(moved)), "{}", log());
+    assert!(["moved 1", "moved 2"].iter().any(|moved| named.log().contains(moved)), "{}", named.log());
+}
+
+/// Each connection that is opened looks the name up: what it finds counts for those that are open already.
+#[test]
+fn an_address_that_a_new_connection_finds_gone_is_left() {
+    let postgres = Postgres::start_with(&["listen_addresses='127.0.0.1,127.0.0.2'"]);
+    let named = NamedUpstream::start(&postgres, &["127.0.0.1"], "3s");
+    let mut lasting = named.session();
+    assert_eq!(lasting.value(WHERE_TO), "127.0.0.1");
+    named.rename(&["127.0.0.2"]);
+    lasting.query("begin");
+    let mut second = named.session();
+    assert_eq!(second.value(WHERE_TO), "127.0.0.2");
+    second.query("begin");
+    lasting.query("commit");
+    drop(lasting);
+    eventually("the address that is gone is left", || named.session().value(WHERE_TO) == "127.0.0.2");
 }
 
 #[test]

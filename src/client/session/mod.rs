@@ -415,12 +415,15 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         let own = self.tentative.take().and_then(|tentative| tentative.take());
         let at_once = own.or_else(|| self.pool.checkout_idle(&self.state.asked, now));
-        if let Some(lease) = at_once {
-            timings.wait.observe_none();
-            self.pool.stats.assigned(Duration::ZERO);
-            return Acquired::Lease(lease, now);
-        }
-        let acquired = self.wait_for_lease(settings, now).await;
+        let doubtful = match at_once {
+            Some(lease) if !lease.is_doubtful(now) => {
+                timings.wait.observe_none();
+                self.pool.stats.assigned(Duration::ZERO);
+                return Acquired::Lease(lease, now);
+            }
+            doubtful => doubtful,
+        };
+        let acquired = self.wait_for_lease(settings, now, doubtful).await;
         let waited = match &acquired {
             Acquired::Lease(_, at) => at.duration_since(now),
             _ => now.elapsed(),
@@ -432,13 +435,18 @@ impl<'a> Session<'a> {
         acquired
     }
 
-    async fn wait_for_lease(&mut self, settings: &Settings, since: Instant) -> Acquired {
+    async fn wait_for_lease(&mut self, settings: &Settings, since: Instant, doubtful: Option<Lease>) -> Acquired {
         self.handle.set_waiting(since);
         // As many may wait as there are clients.
         self.conn.input.shrink();
         let Self { shared, handle, conn, pool, state, .. } = self;
         let mut checkout = pin!(async {
             let mut since = since;
+            if let Some(lease) = doubtful
+                && let Some(lease) = Box::pin(pool.probed(lease, since)).await
+            {
+                return Ok(lease);
+            }
             if shared.server_side.pauses.of(&pool.key.database).paused {
                 // A pause is meant; the client's timeout begins when it is over.
                 Box::pin(shared.server_side.pauses.resumed(&pool.key.database)).await;

@@ -7,8 +7,13 @@ use super::lease::{Lease, PooledConn};
 use super::{CheckoutError, Pool};
 use crate::lock::lock;
 use crate::track::RequestedParams;
+use crate::upstream::close::CloseReason;
+use crate::upstream::own_statements;
 use crate::upstream::queue::{Receiver, WaitError};
 use crate::upstream::role_auth::Succession;
+
+/// Time that the server has to answer on a doubtful connection: the kernel sends the question anew several times meanwhile.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A place in the queue. Dropping it hands on a connection that was delivered in the same moment.
 struct Place<'a> {
@@ -75,6 +80,29 @@ impl Pool {
     #[must_use]
     pub(crate) fn checkout_idle(self: &Arc<Self>, asked: &RequestedParams, now: Instant) -> Option<Lease> {
         Some(Lease::new(self.take_fit(asked, now)?, Arc::clone(self)))
+    }
+
+    /// Returns `lease`, a doubtful one at `since`, if its server answers. If it does not, the other idle connections there that were
+    /// doubtful then are closed too: the network may have lost all of them, and each would take as long to show it.
+    pub(crate) async fn probed(&self, mut lease: Lease, since: Instant) -> Option<Lease> {
+        let before = lease.state.base.clone();
+        if own_statements::probe(&mut lease, PROBE_TIMEOUT).await {
+            let now = Instant::now();
+            lease.returned = now;
+            if lease.state.base != before {
+                self.parameters.learn_base(&mut lease.state);
+            }
+            let Some(unfit) = self.unfit(&lease, now) else { return Some(lease) };
+            lease.close_reason = unfit;
+            return None;
+        }
+        lease.close_reason = CloseReason::Dead;
+        let remote = &lease.conn_info.remote;
+        for mut pooled in self.take_matching(|other| other.is_doubtful(since) && other.conn_info.remote == *remote) {
+            // Dropping it closes it.
+            pooled.close_reason = CloseReason::Dead;
+        }
+        None
     }
 
     /// Takes an idle connection out that is fit `now`.

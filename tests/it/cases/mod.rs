@@ -19,6 +19,7 @@ mod invalid_texts;
 mod kept_statements;
 mod kill_and_cancel;
 mod long_names;
+mod lost_paths;
 mod malformed_messages;
 mod moments;
 mod network;
