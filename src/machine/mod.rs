@@ -371,7 +371,8 @@ impl<'a> Machine<'a> {
             self.client_stream.is_partial() || !io.from_client.unsent().is_empty() || to_server == Flush::Pending;
         let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale))
             || self.pipeline.lost()
-            || matches!(self.phase, Phase::Leaving);
+            // The server has ended the session, with a word that its client may not have waited for.
+            || matches!(self.phase, Phase::Leaving | Phase::Ended);
         self.server.close_method = match () {
             () if partial || gone => CloseMethod::Silent,
             () if self.pipeline.copying_in() => CloseMethod::CopyFail,
