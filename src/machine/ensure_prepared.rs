@@ -11,8 +11,8 @@ use crate::track::parse_settings;
 use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Rollback, UnnamedCause, UnnamedChange};
 use crate::track::sql::{Token, Tokens};
-use crate::track::statements::{self, Columns, ParseContext, ParsedQuery, Statement, Unnamed};
-use crate::track::unnamed_statement::UnnamedStatement;
+use crate::track::statements::{self, Columns, ParseContext, ParsedQuery, Statement};
+use crate::track::unnamed_statement::{Unnamed, UnnamedStatement};
 use crate::track::{Lexis, Request, ResponseAction, ServerParams};
 use crate::wire::{backend, frontend};
 

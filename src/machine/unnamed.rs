@@ -12,8 +12,8 @@ use crate::track::pipeline::{Describes, Note};
 use crate::track::rollback::{Stake, UnnamedCause, UnnamedChange};
 use crate::track::sql_effects::TransactionFate;
 use crate::track::statement_mentions::{Mention, joined};
-use crate::track::statements::{ParsedQuery, Unnamed};
-use crate::track::unnamed_statement::UnnamedStatement;
+use crate::track::statements::ParsedQuery;
+use crate::track::unnamed_statement::{Unnamed, UnnamedStatement};
 use crate::track::{Request, ResponseAction};
 use crate::wire::frontend;
 

@@ -11,8 +11,9 @@ use super::session_settings::SettingsTracker;
 use super::settings_in_force::SettingsInForce;
 use super::sql_effects;
 use super::startup_settings::StartupSettings;
-use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, Statement, StatementCache, Unnamed};
+use super::statements::{ClientStatements, ParseContext, ParsedQuery, REPORTED, Statement, StatementCache};
 use super::text_validity::TextValidity;
+use super::unnamed_statement::Unnamed;
 use crate::wire::{backend, frontend};
 
 /// Settings that neither the meaning nor the result of a statement depends on.

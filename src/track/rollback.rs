@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::prepared_statement::PreparedStatement;
 use super::session_command::Commands;
-use super::statements::{NamedStatement, Unnamed};
-use super::unnamed_statement::UnnamedStatement;
+use super::statements::NamedStatement;
+use super::unnamed_statement::{Unnamed, UnnamedStatement};
 
 /// Changes to take back.
 #[derive(Debug, Default)]

@@ -12,8 +12,8 @@ use super::server_statements::ServerStatementCache;
 use super::session_code::{CodeExposure, SessionCode};
 use super::setting_overrides::SettingOverrides;
 use super::source_settings::SourcesRead;
-use super::statements::{Columns, Statement, Unnamed};
-use super::unnamed_statement::UnnamedStatement;
+use super::statements::{Columns, Statement};
+use super::unnamed_statement::{Unnamed, UnnamedStatement};
 
 /// The statement that makes a session as new.
 pub const RESET: &[u8] = b"DISCARD ALL";
