@@ -130,8 +130,8 @@ impl ParameterCache {
         self.lock().baseline.clone()
     }
 
-    /// Returns whether a login with `greeting` is to ask the server whether it is still the standby that it was: it tells of its promotion only with an
-    /// answer, and there is none as long as all clients leave a standby at once.
+    /// Returns whether a login with `greeting` is to ask the server whether it is still the standby that it was. It tells of its
+    /// promotion only with an answer, and there is none as long as all clients leave a standby at once.
     pub fn claim_standby_question(&self, greeting: &Greeting, now: Instant) -> bool {
         greeting.role == ServerRole::Standby && {
             let mut learned = self.lock();

@@ -16,10 +16,10 @@ pub struct SettingsTracker {
     base: SettingOverrides,
     kept: SettingOverrides,
     open: OpenChanges,
-    /// Those of the settings that follow by their reported values which the client has set since it last reset them, be it to what
+    /// Settings, of those that follow by their reported values, which the client has set since it last reset them, be it to what
     /// they were: the default may become another one.
     explicit: FollowingSettings,
-    /// Those which it has set or reset since the connection last changed hands.
+    /// Settings of that kind which it has set or reset since the connection last changed hands.
     touched: FollowingSettings,
     /// Something has failed since the last `ReadyForQuery`.
     failed: bool,

@@ -409,3 +409,30 @@ proptest! {
         prop_assert_eq!(down, kind.answer().split_off(told));
     }
 }
+
+#[test]
+fn a_session_that_the_server_has_ended_is_not_given_back() {
+    for (answer, is_over) in [(answer(), false), (message(b'E', b"SFATAL\0VFATAL\0C57P01\0Mbye\0\0"), true)] {
+        let mut lab = Lab::new().with(&query("select a from b"));
+        PlainRequest::begin(&mut lab.client, &mut lab.server);
+        let preparation = lab.preparation(Liveness::Known);
+        let context = Lab::context(&lab.statements, &lab.parameters);
+        let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
+        let mut io = Buffers {
+            from_client: &mut lab.from_client,
+            to_client: &mut to_client,
+            from_server: &mut lab.from_server,
+            to_server: &mut to_server,
+        };
+        let mut machine = Machine::new(context, &mut lab.client, &mut lab.server, preparation);
+        PlainProgress::Sent(0).catch_up(&mut machine, &mut io).expect("nothing has ended");
+        io.from_client.sent(io.from_client.unsent().len());
+        io.to_server.clear();
+        machine.on_sent();
+        receive(io.from_server, &answer);
+        machine.server_sent(&mut io).expect("the client is to be told first");
+        // It is gone by then.
+        machine.finish(&mut io, None, Flush::Done);
+        assert_eq!(lab.server.close_method == CloseMethod::Silent, is_over);
+    }
+}
