@@ -63,7 +63,7 @@ plain-sends-again | src/machine/plain_request.rs | io\.to_server\.drain\([^;]*; 
 plain-passes-anything | src/machine/plain_request.rs | _ => \Kreturn None(?=,) | {}
 plain-keeps-unnamed | src/machine/plain_request.rs | client\.unnamed = None; |
 plain-unnamed-not-noted | src/machine/plain_request.rs | client\.set_unnamed\(id, &text, columns\); |
-plain-elsewhere | src/machine/plain_request.rs | let is_here = \K[^;]*(?=;) | true
+plain-other-settings | src/machine/plain_request.rs | has_told_types && \K[^;]*(?=;) | true
 plain-not-renamed | src/machine/plain_request.rs | frontend::BIND, b"\\0", \Kname(?=, values) | "x"
 fate-ignored | src/machine/statements.rs | self\.client\.in_force\.may_go_back\(\); |
 rows-not-noted | src/machine/from_client.rs | self\.pipeline\.request\(Request::CopyData, ResponseAction::Forward\); |

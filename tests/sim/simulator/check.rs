@@ -91,9 +91,15 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
             own.clone_from(expected);
         }
     }
-    if !client.transcript.closed {
-        // In which order settings are reported is not looked at: of some of them nothing is known.
-        own.seen.truncate(own.seen.iter().rposition(|seen| seen.tag != b'S').map_or(0, |at| at + 1));
+    // In which order settings are reported is not looked at: of some of them nothing is known.
+    let reported = |seen: &[Seen]| seen.iter().rposition(|seen| seen.tag != b'S').map_or(0, |at| at + 1);
+    match own.seen.last() {
+        _ if !client.transcript.closed => own.seen.truncate(reported(&own.seen)),
+        Some(last) if is_one_of(last, &["FATAL 08006"]) => {
+            let end = own.seen.len() - 1;
+            own.seen.drain(reported(&own.seen[..end])..end);
+        }
+        _ => {}
     }
     let Some(difference) = own.difference(&expected) else { return Told::TheSame };
     let at = difference.at;

@@ -641,6 +641,13 @@ const FOUND: &[(&str, &str)] = &[
      {options= -c a.b= -c c.d=}
      [Q('COPY U FROM STDIN ; -- behind') d('half0') d('k0_3\\tnumber\\n') R(510000000f73686f7720c080612e6200) Q('reset a.b; select 1')]",
     ),
+    (
+        "a call of a function that is never completed is not refused",
+        "setup mode=transaction reset=on_change pin=refuse refusals=true step=40
+     client half_close
+     [P('','show work_mem;')]
+     [F]/14",
+    ),
 ];
 
 #[test]
