@@ -459,12 +459,14 @@ public class Stress {
 
         /** Cancels until it is heard: directly, too, a request that comes before its statement does nothing. */
         void cancel() throws SQLException, IOException {
+            // A statement of pgjdbc's sends one request for each execution, however often it is asked to.
+            PGConnection cancelled = connection.unwrap(PGConnection.class);
             try (Statement statement = connection.createStatement()) {
                 Thread canceller = new Thread(() -> {
                     while (!Thread.interrupted()) {
                         try {
                             Thread.sleep(50);
-                            statement.cancel();
+                            cancelled.cancelQuery();
                         } catch (SQLException | InterruptedException error) {
                             return;
                         }
