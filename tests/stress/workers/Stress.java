@@ -12,6 +12,8 @@ import java.util.List;
 import java.util.Properties;
 import java.util.Random;
 import java.util.Set;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 import org.postgresql.PGConnection;
 import org.postgresql.PGNotification;
 
@@ -462,21 +464,21 @@ public class Stress {
             // A statement of pgjdbc's sends one request for each execution, however often it is asked to.
             PGConnection cancelled = connection.unwrap(PGConnection.class);
             try (Statement statement = connection.createStatement()) {
+                CountDownLatch heard = new CountDownLatch(1);
                 Thread canceller = new Thread(() -> {
-                    while (!Thread.interrupted()) {
-                        try {
-                            Thread.sleep(50);
+                    try {
+                        while (!heard.await(50, TimeUnit.MILLISECONDS)) {
                             cancelled.cancelQuery();
-                        } catch (SQLException | InterruptedException error) {
-                            return;
                         }
+                    } catch (SQLException | InterruptedException error) {
+                        return;
                     }
                 });
                 canceller.start();
                 try {
                     fails("57014", none -> statement.execute("select pg_sleep(20)"));
                 } finally {
-                    canceller.interrupt();
+                    heard.countDown();
                     join(canceller);
                 }
             }
