@@ -213,12 +213,10 @@ impl Pool {
 
     /// The same with an idle one on which pgferry has asked something.
     pub(in crate::upstream) fn hand_out_asked(&self, mut pooled: PooledConn) {
-        // With its answer the server may have said that it is another kind of server by now.
-        if let Some(why) = self.unfit(&pooled, Instant::now()) {
+        if let Some(why) = self.take_reports(&mut pooled, Instant::now()) {
             pooled.close_reason = why;
             return;
         }
-        self.parameters.learn_base(&mut pooled.state);
         self.hand_out(pooled);
     }
 
@@ -309,15 +307,23 @@ impl Pool {
             pooled.close_reason = unfit.unwrap_or(CloseReason::Dead);
             return false;
         }
-        if pooled.state.base != before {
-            // What it has just said may be that it is another kind of server by now.
-            if let Some(why) = self.unfit(pooled, now) {
-                pooled.close_reason = why;
-                return false;
-            }
-            self.parameters.learn_base(&mut pooled.state);
+        if pooled.state.base != before
+            && let Some(why) = self.take_reports(pooled, now)
+        {
+            pooled.close_reason = why;
+            return false;
         }
         true
+    }
+
+    /// Learns what the server has reported on a connection that no client uses, unless that must go at `now`: then returns the reason.
+    fn take_reports(&self, server_conn: &mut ServerConn, now: Instant) -> Option<CloseReason> {
+        // What it has just said may be that it is another kind of server by now.
+        let unfit = self.unfit(server_conn, now);
+        if unfit.is_none() {
+            self.parameters.learn_base(&mut server_conn.state);
+        }
+        unfit
     }
 
     /// Reason why a connection must go at `now`, if it must.
