@@ -158,7 +158,7 @@ pub fn machine(bytes: &[u8]) {
         server.used = UsedBy::One { client: 2, work: 1 };
     }
     let policy = if kind & 2 != 0 { ResetPolicy::All } else { ResetPolicy::Nothing };
-    let liveness = if kind & 4 != 0 { Liveness::Doubtful } else { Liveness::Known };
+    let liveness = if kind & 4 != 0 { Liveness::Unknown } else { Liveness::Known };
     let preparation = Preparation::new(&server, &client, 1, (&parameters, &statements), policy, liveness);
     let context = machine::Context {
         mode: if kind & 8 != 0 { Mode::Session } else { Mode::Transaction },

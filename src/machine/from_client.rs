@@ -397,15 +397,15 @@ impl Machine<'_> {
     }
 }
 
-/// Error for a client that has sent a `Sync` behind copy data on which the copy failed: whether the server has ignored it is
-/// not known.
+/// Error for a client that has sent a `Sync`, or what has no place there, behind copy data on which the copy failed: whether the server
+/// has ignored it is not known.
 fn ambiguous_copy(mode: Mode) -> ClientError {
     let hint = match mode {
         Mode::Transaction => {
             "Send nothing but data between the data of a COPY and its CopyDone, or use pool_mode = \"session\"."
         }
         Mode::Session => {
-            "Send nothing but data between the data of a COPY and its CopyDone, or connect without settings of its own."
+            "Send nothing but data between the data of a COPY and its CopyDone, or leave settings out of the connection string."
         }
     };
     let message = "what follows a failed COPY can't be followed";

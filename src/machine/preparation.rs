@@ -103,7 +103,7 @@ pub enum Liveness {
     /// It has been used just now.
     Known,
     /// It may have ended without a sign of it so far, as `pg_terminate_backend` does.
-    Doubtful,
+    Unknown,
 }
 
 /// A connection and the client that it is given to.
@@ -206,7 +206,7 @@ impl Preparation {
         if !preparation.requests.is_empty() {
             preparation.kind = Kind::Statements { resets, renews };
             preparation.end_statements();
-        } else if liveness == Liveness::Doubtful {
+        } else if liveness == Liveness::Unknown {
             preparation.kind = Kind::Probe;
             preparation.put_end(Request::Sync);
         }
@@ -471,7 +471,7 @@ mod tests {
             1,
             (&parameters, &StatementCache::default()),
             ResetPolicy::All,
-            Liveness::Doubtful,
+            Liveness::Unknown,
         );
         assert_eq!((probe.requests(), probe.is_probe()), (&[Request::Sync][..], true));
     }

@@ -1,7 +1,7 @@
 //! A reset that does what `DISCARD ALL` does and keeps the statements that pgferry has prepared on the connection.
 //!
 //! `DISCARD ALL` (`DiscardAll` in `src/backend/commands/discard.c`) is these statements, `DEALLOCATE ALL` and `DISCARD PLANS`.
-//! In place of those two the server is asked whether the statements on the connection are those of its state: code inside the
+//! In place of those two the server is asked whether the statements on the connection are those that its state has: code inside the
 //! database may have prepared others by SQL, or freed some of them; then the reset fails. Statements that were prepared
 //! while code may have changed what their names mean are closed, or prepared anew by a session that is as new. Plans are discarded
 //! where one may have been made while code may have changed settings: a text is looked at anew whenever what it reads changes.

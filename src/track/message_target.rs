@@ -54,7 +54,7 @@ pub(crate) fn is_complete_enough(head: Head, bytes: &[u8], limit: usize) -> bool
     match head.tag {
         frontend::QUERY => head.size > limit,
         // Something may have to be sent behind an Execute, a Close be answered for the server, which refuses it for its end, and a
-        // function's call be refused, which is none before it is whole.
+        // function's call be refused, which PostgreSQL carries out only once it is whole.
         frontend::PARSE | frontend::EXECUTE | frontend::CLOSE | frontend::FUNCTION_CALL if head.size <= limit => false,
         _ if bytes.len() >= limit => true,
         _ => target_of(head.tag, bytes.get(frame::HEADER_BYTES..).unwrap_or_default()) != MessageTarget::Unseen,

@@ -106,7 +106,7 @@ impl SettingsTracker {
         self.explicit.contains(name)
     }
 
-    /// Takes note of the settings, of those that follow by their reported values, that were set or reset since the last time.
+    /// Takes the settings, of those that follow by their reported values, that were set or reset since the last time.
     pub fn take_touched(&mut self) -> FollowingSettings {
         std::mem::take(&mut self.touched)
     }

@@ -362,7 +362,7 @@ impl<'a> Session<'a> {
     fn prepare(&self, lease: &Lease, settings: &Settings, now: Instant) -> Preparation {
         let policy = ResetPolicy::of(settings.pool.reset, &lease.state, now);
         let rested = now.saturating_duration_since(lease.returned);
-        let liveness = if rested < RECENTLY_USED { Liveness::Known } else { Liveness::Doubtful };
+        let liveness = if rested < RECENTLY_USED { Liveness::Known } else { Liveness::Unknown };
         let known = (&lease.pool().parameters, &lease.pool().statements);
         Preparation::new(&lease.state, &self.state, self.handle.id, known, policy, liveness)
     }

@@ -93,7 +93,7 @@ impl Kind {
     fn answer_to(self, liveness: Liveness) -> Vec<u8> {
         match liveness {
             Liveness::Known => self.answer(),
-            Liveness::Doubtful => [READY_FOR_QUERY, &self.answer()].concat(),
+            Liveness::Unknown => [READY_FOR_QUERY, &self.answer()].concat(),
         }
     }
 }
@@ -104,7 +104,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
 
 /// Returns whether `answer` is all of an answer to a simple query.
 fn is_all(answer: &[u8]) -> bool {
-    let [plain, probe] = [Liveness::Known, Liveness::Doubtful].map(|liveness| Lab::new().preparation(liveness));
+    let [plain, probe] = [Liveness::Known, Liveness::Unknown].map(|liveness| Lab::new().preparation(liveness));
     let probed = [READY_FOR_QUERY, answer].concat();
     let told_by = |answer, preparation| PlainRequest::Query.told_by(answer, preparation);
     assert!(told_by(answer, &probe).is_none());
@@ -205,12 +205,32 @@ impl Lab {
 
     /// The same with a machine that takes over at `progress`; and what the client got.
     fn left(mut self, progress: PlainProgress, liveness: Liveness, answer: &[u8]) -> (String, Vec<u8>, Vec<u8>) {
-        PlainRequest::begin(&mut self.client, &mut self.server);
-        let preparation = self.preparation(liveness);
-        let context = Self::context(&self.statements, &self.parameters);
         if let PlainProgress::Answered(_) = progress {
             receive(&mut self.from_server, answer);
         }
+        let (remains, up, down) = self.with_machine(liveness, |machine, io| {
+            progress.catch_up(machine, io).expect("nothing has ended");
+            let (mut up, mut down) = (std::mem::take(io.to_server), Vec::new());
+            machine.on_sent();
+            if let PlainProgress::Sent(_) = progress {
+                receive(io.from_server, answer);
+                machine.server_sent(io).expect("nothing has ended");
+            }
+            up.extend(io.from_client.unsent());
+            down.extend(std::mem::take(io.to_client));
+            down.extend(io.from_server.unsent());
+            io.from_server.sent(down.len());
+            assert!(matches!(machine.boundary(io, Flush::Done), Next::End(End::Settled)));
+            (machine.finish(io, Some(&End::Settled), Flush::Done), up, down)
+        });
+        (format!("{remains:?} {:?} {:?}", self.client, self.server), up, down)
+    }
+
+    /// Has a machine do `work` for a request that was taken for a plain one.
+    fn with_machine<T>(&mut self, liveness: Liveness, work: impl FnOnce(&mut Machine<'_>, &mut Buffers<'_>) -> T) -> T {
+        PlainRequest::begin(&mut self.client, &mut self.server);
+        let preparation = self.preparation(liveness);
+        let context = Self::context(&self.statements, &self.parameters);
         let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
         let mut io = Buffers {
             from_client: &mut self.from_client,
@@ -219,20 +239,7 @@ impl Lab {
             to_server: &mut to_server,
         };
         let mut machine = Machine::new(context, &mut self.client, &mut self.server, preparation);
-        progress.catch_up(&mut machine, &mut io).expect("nothing has ended");
-        let (mut up, mut down) = (std::mem::take(io.to_server), Vec::new());
-        machine.on_sent();
-        if let PlainProgress::Sent(_) = progress {
-            receive(io.from_server, answer);
-            machine.server_sent(&mut io).expect("nothing has ended");
-        }
-        up.extend(io.from_client.unsent());
-        down.extend(std::mem::take(io.to_client));
-        down.extend(io.from_server.unsent());
-        io.from_server.sent(down.len());
-        assert!(matches!(machine.boundary(&mut io, Flush::Done), Next::End(End::Settled)));
-        let remains = machine.finish(&mut io, Some(&End::Settled), Flush::Done);
-        (format!("{remains:?} {:?} {:?}", self.client, self.server), up, down)
+        work(&mut machine, &mut io)
     }
 }
 
@@ -385,7 +392,7 @@ proptest! {
         before in prop::option::of(prop_oneof![Just("select a from b"), Just("insert into a values (1)")]),
         at in 0_usize..200,
         is_answered: bool,
-        liveness in prop_oneof![Just(Liveness::Known), Just(Liveness::Doubtful)],
+        liveness in prop_oneof![Just(Liveness::Known), Just(Liveness::Unknown)],
     ) {
         let asked = || {
             let lab = Lab::new().with_statement().with(&kind.messages());
@@ -414,25 +421,16 @@ proptest! {
 fn a_session_that_the_server_has_ended_is_not_given_back() {
     for (answer, is_over) in [(answer(), false), (message(b'E', b"SFATAL\0VFATAL\0C57P01\0Mbye\0\0"), true)] {
         let mut lab = Lab::new().with(&query("select a from b"));
-        PlainRequest::begin(&mut lab.client, &mut lab.server);
-        let preparation = lab.preparation(Liveness::Known);
-        let context = Lab::context(&lab.statements, &lab.parameters);
-        let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
-        let mut io = Buffers {
-            from_client: &mut lab.from_client,
-            to_client: &mut to_client,
-            from_server: &mut lab.from_server,
-            to_server: &mut to_server,
-        };
-        let mut machine = Machine::new(context, &mut lab.client, &mut lab.server, preparation);
-        PlainProgress::Sent(0).catch_up(&mut machine, &mut io).expect("nothing has ended");
-        io.from_client.sent(io.from_client.unsent().len());
-        io.to_server.clear();
-        machine.on_sent();
-        receive(io.from_server, &answer);
-        machine.server_sent(&mut io).expect("the client is to be told first");
-        // It is gone by then.
-        machine.finish(&mut io, None, Flush::Done);
+        lab.with_machine(Liveness::Known, |machine, io| {
+            PlainProgress::Sent(0).catch_up(machine, io).expect("nothing has ended");
+            io.from_client.sent(io.from_client.unsent().len());
+            io.to_server.clear();
+            machine.on_sent();
+            receive(io.from_server, &answer);
+            machine.server_sent(io).expect("the client is to be told first");
+            // It is gone by then.
+            machine.finish(io, None, Flush::Done);
+        });
         assert_eq!(lab.server.close_method == CloseMethod::Silent, is_over);
     }
 }

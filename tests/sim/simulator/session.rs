@@ -256,7 +256,7 @@ impl Session {
 
     fn prepare(&self, link: &Link) -> Preparation {
         let policy = ResetPolicy::of(self.world.setup.reset, &link.state, self.world.instant());
-        let liveness = if link.is_probed() { Liveness::Doubtful } else { Liveness::Known };
+        let liveness = if link.is_probed() { Liveness::Unknown } else { Liveness::Known };
         let known = (&link.pool.parameters, &link.pool.statements);
         Preparation::new(&link.state, &self.state, self.id as u64, known, policy, liveness)
     }
