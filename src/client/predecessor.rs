@@ -53,6 +53,11 @@ impl Predecessor {
         let asked = async { self.requests.send(request).await.is_ok() && outcome.await.unwrap_or(false) };
         timeout(CANCEL_TIMEOUT, asked).await.unwrap_or(false)
     }
+
+    /// Waits until the predecessor has ended, and with it all that were before it: it stays for as long as they have clients.
+    pub(crate) async fn gone(&self) {
+        self.requests.closed().await;
+    }
 }
 
 /// Passes cancel requests on to the predecessor's console until that ends.

@@ -22,7 +22,7 @@ const FAILED: u8 = b'E';
 /// State of the client's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The next message is the one that is refused.
+    /// The next message that needs a connection is the one that is refused.
     Refusing,
     /// Everything up to the next `Sync` is discarded; this is what the discarded texts would have left.
     Skipping(Block),
@@ -165,6 +165,13 @@ impl Message<'_> {
         self.client.set_unnamed(statements.next_id(), &text, None);
     }
 
+    /// Returns whether it closes something, which takes no connection: the server has no errors for what is not there.
+    fn closes(&self) -> bool {
+        let has_target =
+            matches!(self.body, [b'S' | b'P', ..]) && target_of(self.tag, self.body) != MessageTarget::Unseen;
+        self.tag == frontend::CLOSE && has_target && !self.is_refused_unread()
+    }
+
     /// Frees the name that it closes.
     fn close(&mut self) {
         match target_of(self.tag, self.body) {
@@ -176,7 +183,7 @@ impl Message<'_> {
 }
 
 impl Refusal {
-    /// Refuses the client's next message with `fault`, an error that leaves the session usable.
+    /// Refuses the first message that is there and needs a connection with `client_error`, which leaves the session usable.
     #[must_use]
     pub fn new(client_error: ClientError) -> Self {
         Self { state: State::Refusing, client_error, left: 0 }
@@ -210,7 +217,14 @@ impl Refusal {
             if self.state == State::Over {
                 return Ok(Step::Over);
             }
-            let Some(head) = head(input.unparsed(), frame::FRONTEND_LIMIT)? else { return Ok(Step::NeedMore) };
+            let Some(head) = head(input.unparsed(), frame::FRONTEND_LIMIT)? else {
+                if self.state == State::Refusing && input.unparsed().is_empty() {
+                    // Nothing that was there needed a connection, and what comes later has not been refused.
+                    self.state = State::Over;
+                    continue;
+                }
+                return Ok(Step::NeedMore);
+            };
             if head.tag == frontend::TERMINATE {
                 return Ok(Step::Terminated);
             }
@@ -243,9 +257,14 @@ impl Refusal {
         }
     }
 
-    fn refuse(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
+    fn refuse(&mut self, message: &mut Message<'_>, out: &mut Vec<u8>) {
         if message.is_ignored() {
             return;
+        }
+        if message.closes() {
+            // An error here would have a simple query behind it discarded: pgjdbc sends one without a Sync between.
+            message.close();
+            return backend::put_close_complete(out);
         }
         let block = message.block().unwrap_or(Block::Closed);
         if message.tag == frontend::SYNC {
@@ -310,7 +329,7 @@ impl Refusal {
                 self.state = State::Ending(Ending::Bound);
             }
             _ if message.is_ignored() => {}
-            frontend::CLOSE if !message.is_refused_unread() => {
+            _ if message.closes() => {
                 message.close();
                 backend::put_close_complete(out);
             }
@@ -338,7 +357,7 @@ impl Refusal {
                 backend::put_command_complete(out, "ROLLBACK");
                 self.state = State::Ending(Ending::Executed);
             }
-            (frontend::CLOSE, _) if !message.is_refused_unread() => {
+            _ if message.closes() => {
                 message.close();
                 backend::put_close_complete(out);
             }
@@ -483,9 +502,28 @@ mod tests {
         assert_eq!(kept(&[&failed[..], &[query("select 1"), query("rollback")]].concat()), None);
     }
 
+    /// PostgreSQL would discard the query behind a `Close` that fails, up to a `Sync` that the client does not send.
+    #[test]
+    fn a_close_in_front_of_what_is_refused_is_answered() {
+        let close = || message(b'C', b"Ss1\0");
+        assert_eq!(answers(&[[close(), query("select 1")].concat()]), ("3EZi".into(), Step::Over));
+        assert_eq!(answers(&[[close(), close(), query("begin")].concat()]), ("33EZe".into(), Step::NeedMore));
+        assert_eq!(
+            answers(&[[close(), message(b'H', b""), parse("select 1"), run()].concat()]),
+            ("3EZi".into(), Step::Over)
+        );
+        assert_eq!(answers(&[[close(), message(b'S', b"")].concat()]), ("3Zi".into(), Step::Over));
+        assert_eq!(answers(&[[message(b'C', b"?s1\0"), message(b'S', b"")].concat()]), ("EZi".into(), Step::Over));
+        assert_eq!(
+            answers(&[query("begin"), message(b'C', b"?s1\0"), message(b'S', b"")]),
+            ("EZeEZe".into(), Step::NeedMore)
+        );
+        assert_eq!(answers(&[close()]), ("3".into(), Step::Over));
+    }
+
     #[test]
     fn messages_without_an_answer_are_not_refused() {
-        assert_eq!(answers(&[message(b'H', b""), query("select 1")]), ("EZi".into(), Step::Over));
+        assert_eq!(answers(&[[message(b'H', b""), query("select 1")].concat()]), ("EZi".into(), Step::Over));
         assert_eq!(answers(&[query("begin"), message(b'c', b""), query("rollback")]), ("EZeCZi".into(), Step::Over));
     }
 

@@ -341,7 +341,7 @@ async fn wait_for_clients(
         shared.drain.advance(phase);
         shared.sessions.wake_all();
         tokio::select! {
-            _ = all_gone.recv() => return,
+            () = no_clients(shared, all_gone) => return,
             told = ending.next() => if told == SignalEvent::Stop { return },
             () = sleep(time) => {}
         }
@@ -357,6 +357,15 @@ async fn wait_for_clients(
         _ = all_gone.recv() => {}
         _ = ending.next() => warn!("second shutdown signal: shutting down now"),
         () = sleep(limit) => warn!("transactions did not end within {} s (drain_timeout)", timeout.as_secs_f32()),
+    }
+}
+
+/// Waits until neither this process nor one before it has clients: cancel requests for theirs come by way of this one.
+async fn no_clients(shared: &Shared, all_gone: &mut mpsc::Receiver<Infallible>) {
+    all_gone.recv().await;
+    if let Some(predecessor) = &shared.predecessor {
+        shared.pools.close_idle();
+        predecessor.gone().await;
     }
 }
 

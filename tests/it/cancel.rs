@@ -1,7 +1,7 @@
 //! Cancel requests hit the query they are meant for, and no other.
 
 use crate::harness::postgres::program;
-use crate::harness::protocol_client::{CANCEL_REQUEST, packet, query, startup_version, tags};
+use crate::harness::protocol_client::{CANCEL_REQUEST, close, packet, query, startup_version, tags};
 use crate::harness::{ChildProcess, Message, Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 /// A session and the body of the cancel request for it.
@@ -85,6 +85,24 @@ fn a_waiting_client_is_cancelled_and_goes_on() {
     eventually("it waits no more", || ferry.report().get("waiting_now") == 0);
     drop(holder);
     assert_eq!(raw.value("select 3"), "3");
+}
+
+/// PostgreSQL would discard a simple query behind a `Close` that fails, up to a `Sync` that pgjdbc does not send.
+#[test]
+fn a_query_that_waits_behind_a_close_is_cancelled() {
+    for mode in ["session", "transaction"] {
+        let ferry = Pgferry::start(Postgres::shared(), &["--pool-size", "1", "--pool-mode", mode]);
+        let mut holder = ferry.session();
+        assert_eq!(tags(&holder.query("begin")), "CZ");
+        let (mut raw, key) = session(&ferry, 3 << 16);
+        raw.send(&[close(b'S', "gone"), query("select 2")].concat());
+        eventually("it waits", || ferry.report().get("waiting_now") == 1);
+        cancel(&ferry, &key);
+        let messages = raw.until_ready();
+        assert_eq!((tags(&messages).as_str(), code(&messages).as_str()), ("3EZ", "57014"), "{mode}");
+        drop(holder);
+        assert_eq!(raw.value("select 3"), "3");
+    }
 }
 
 #[test]

@@ -350,9 +350,8 @@ fn cancel_requests_find_the_clients_of_processes_that_were_replaced() {
     let mut wrong = clients[0].1.clone();
     wrong[7] ^= 1;
     cancel(&wrong);
+    let active = "select count(*) from pg_stat_activity where query like 'select pg_sleep(60)%' and state = 'active'";
     for (nth, (raw, key)) in clients.iter_mut().enumerate() {
-        let active =
-            "select count(*) from pg_stat_activity where query like 'select pg_sleep(60)%' and state = 'active'";
         assert_eq!(postgres.sql(active), (3 - nth).to_string(), "no other is cancelled");
         cancel(key);
         let messages = raw.until_ready();
@@ -361,6 +360,14 @@ fn cancel_requests_find_the_clients_of_processes_that_were_replaced() {
         assert_eq!(raw.value("select 1"), "1");
     }
     let keys: Vec<_> = clients.iter().map(|(_, key)| key.clone()).collect();
+    // The way to the first's client leads by the second, which has none any more.
+    drop(clients.drain(1..));
+    let (raw, key) = &mut clients[0];
+    raw.send(&query("select pg_sleep(60) as sleeper_0"));
+    eventually("it runs", || postgres.sql(active) == "1");
+    cancel(key);
+    assert_eq!(tags(&raw.until_ready()).replace('S', ""), "TEZ");
+    assert!(processes[1].try_wait().expect("a child").is_none(), "it stays for as long as the first does");
     drop(clients);
     for mut before in processes.drain(..2) {
         assert!(crate::harness::ends(&mut before).success());
