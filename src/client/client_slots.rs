@@ -225,7 +225,7 @@ impl ClientSlots {
     #[must_use]
     pub(crate) fn none_left(&self) -> ClientError {
         ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-            .detail(format!("{} clients are connected to this pgferry.", self.cap()))
+            .detail(format!("Clients connected to this pgferry: {}.", self.cap()))
             .hint("Raise max_client_conn, and the limit on open files if it is lower.")
     }
 }

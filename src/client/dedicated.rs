@@ -1,34 +1,32 @@
 //! Replication: a connection of its own for a client, passed through byte by byte.
 
+mod opening;
+
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::client_slots::{ClientSlot, PendingLogins};
+use super::client_slots::ClientSlot;
 use super::login::{self, Dedicated};
 use super::session_handle::{SessionHandle, SessionTarget};
 use super::sessions::SessionSpec;
 use super::{Shared, farewell, refuse};
-use crate::auth::{Credential, Password};
-use crate::config::{Auth, Settings};
 use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
 use crate::net::tls::TlsSession;
 use crate::track::server_state::CloseMethod;
-use crate::upstream::active_config::ActiveConfig;
+use crate::upstream::CloseReason;
 use crate::upstream::cancel_gate::CancelGate;
 use crate::upstream::conn_info::ConnInfo;
-use crate::upstream::dial::{self, Login, NewConn};
-use crate::upstream::login_slots::LoginSlot;
-use crate::upstream::queue::pause_while_full;
+use crate::upstream::dial::NewConn;
 use crate::upstream::quota::QuotaExceeded;
 use crate::upstream::rebalance::UnpooledSlot;
 use crate::upstream::server_conn::{BackendKey, ServerConn};
 use crate::upstream::slots::Slot;
-use crate::upstream::{CloseReason, DialError, PasswordPrompt, Secret, ServerSide};
 use crate::wire::{StreamPosition, backend, frontend};
+use opening::Opening;
 
 /// Serves a replication client to its end.
 pub(crate) async fn run(
@@ -39,7 +37,8 @@ pub(crate) async fn run(
     connected_at: Instant,
 ) {
     let pending_logins = shared.client_slots.pending_logins(place.as_ref());
-    let new_conn = match open(shared, conn, pending_logins, &admitted, connected_at).await {
+    let opening = Opening::new(shared, conn, pending_logins, &admitted, connected_at);
+    let new_conn = match opening.run().await {
         Ok(Some(new_conn)) => new_conn,
         Ok(None) => return,
         Err(client_error) => return refuse(shared, conn, &client_error).await,
@@ -126,116 +125,6 @@ async fn until_killed(handle: &SessionHandle) {
     while !handle.is_killed() {
         handle.wake.woken().await;
     }
-}
-
-/// Logs in upstream as the client asks; the server's question goes to the client, and its answer is tried again where the
-/// login's slot has gone to others meanwhile. `None` when it went away.
-async fn open(
-    shared: &Arc<Shared>,
-    conn: &mut Conn,
-    pending_logins: &PendingLogins,
-    admitted: &Dedicated,
-    connected_at: Instant,
-) -> Result<Option<NewConn>, ClientError> {
-    let settings = shared.server_side.config.settings.load_full();
-    let deadline = tokio::time::Instant::from_std(connected_at) + settings.timeouts.client_login_timeout;
-    let source = shared.server_side.logins.limiter.of(conn.stream());
-    let mut given: Option<Password> = None;
-    loop {
-        let turn = login::challenge::while_connected(conn, source.turn(deadline)).await.transpose()?;
-        let Some(turn) = turn else { return Ok(None) };
-        let slot = tokio::time::timeout_at(deadline, shared.server_side.logins.slots.take()).await;
-        let slot = slot.map_err(|_| login::timed_out(settings.timeouts.client_login_timeout))?;
-        // The next of the same source may wait for a slot.
-        drop(turn);
-        let (ask, asked) = PasswordPrompt::new(&shared.server_side.logins.slots);
-        let secret = match (&given, admitted.method) {
-            (None, Auth::PassThrough) => Secret::PasswordPrompt(ask),
-            (given, _) => {
-                drop(ask);
-                match given {
-                    Some(password) => Secret::Known(Credential::Password(password.clone())),
-                    None => Secret::Fixed(admitted.credential.clone()),
-                }
-            }
-        };
-        let login = login_as_requested(&shared.server_side.config, admitted, secret);
-        // In a task of its own, so that the slot does not wait for the client.
-        let attempt = tokio::spawn(dial(Arc::clone(&shared.server_side), Arc::clone(&settings), login, slot));
-        // An attempt that asks nothing lets go of its end.
-        let asked = match asked.await {
-            Ok(answer) => {
-                let answered =
-                    login::challenge::password(conn, pending_logins, deadline, settings.timeouts.client_login_timeout)
-                        .await;
-                if let Ok(Some(password)) = &answered {
-                    // An attempt that has ended meanwhile says so.
-                    let _ = answer.send(password.clone());
-                    given = Some(password.clone());
-                }
-                Some(answered)
-            }
-            Err(_) => None,
-        };
-        let outcome = attempt.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string())));
-        let error = match outcome {
-            Ok(new_conn) => return Ok(Some(new_conn)),
-            Err(error) => error,
-        };
-        shared.counters().fail(&error.client_error());
-        if error.is_clients() {
-            source.count();
-        }
-        match (error, asked) {
-            (_, Some(Err(client_error))) => return Err(client_error),
-            (_, Some(Ok(None))) => return Ok(None),
-            (DialError::Unanswered, _) => {}
-            (error, _) if error.is_full() => {
-                shared.pools.server_is_full(None, &admitted.database, &error);
-                let pause = tokio::time::timeout_at(deadline, tokio::time::sleep(pause_while_full()));
-                let Some(paused) = login::challenge::while_connected(conn, pause).await else { return Ok(None) };
-                paused.map_err(|_| error.client_error())?;
-            }
-            (error, _) if error.is_credential() && given.is_some() => {
-                shared.counters().wrong_passwords.add();
-                return login::challenge::delay_reply(conn, pending_logins, &source, deadline, error.client_error())
-                    .await;
-            }
-            (error, _) => return Err(error.client_error()),
-        }
-    }
-}
-
-/// Opens a connection by `login`, which has `slot` among those that log in.
-async fn dial(
-    server_side: Arc<ServerSide>,
-    settings: Arc<Settings>,
-    login: Login,
-    slot: LoginSlot,
-) -> Result<NewConn, DialError> {
-    let limit = settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout;
-    let ServerSide { counters, buffers, .. } = &*server_side;
-    let outcome = dial::dial(&settings, login, counters, buffers, limit).await;
-    outcome.map_err(|failed| {
-        let error = failed.error.clone();
-        // The client need not wait for that; the connection still counts as one that logs in.
-        tokio::spawn(async move {
-            failed.close(&server_side.counters).await;
-            drop(slot);
-        });
-        error
-    })
-}
-
-/// The login of a client as its startup packet asks for it.
-fn login_as_requested(config: &ActiveConfig, admitted: &Dedicated, secret: Secret) -> Login {
-    let (user, database) = (admitted.user.clone(), &*admitted.database);
-    let real = config.settings_of(database).real_database(database).to_vec();
-    let others = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user" && **name != *b"database");
-    let others = others.map(|(name, value)| (name.to_vec(), value.to_vec()));
-    let params = std::iter::once((b"database".to_vec(), real)).chain(others).collect();
-    let upstream_target = config.upstream_target(database);
-    Login { user, params, secret, upstream_target }
 }
 
 /// End of what is said to the server, once the client sends no more.
