@@ -192,12 +192,19 @@ impl SessionHandle {
         state.cancelled = false;
     }
 
-    /// The session waits for a connection since `since`.
+    /// The session waits for a connection since `since`. A cancel request that came on the way here is kept.
     pub(crate) fn set_waiting(&self, since: Instant) {
         let mut state = self.state();
         state.phase = SessionPhase::Waiting;
-        state.cancelled = false;
         state.requested = self.after(since);
+    }
+
+    /// The session has no connection any more, and its request has not been carried out. Says whether a cancel request came for it.
+    #[must_use]
+    pub(crate) fn set_unconnected(&self) -> bool {
+        let mut state = self.state();
+        state.phase = SessionPhase::Waiting;
+        state.cancelled
     }
 
     /// The session's connection is being prepared for a request of the moment `since`. A cancel request that comes meanwhile is kept.
