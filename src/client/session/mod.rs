@@ -440,12 +440,19 @@ impl<'a> Session<'a> {
             {
                 return Ok(lease);
             }
-            if shared.server_side.pauses.of(&pool.key.database).paused {
-                // A pause is meant; the client's timeout begins when it is over.
-                Box::pin(shared.server_side.pauses.resumed(&pool.key.database)).await;
-                since = Instant::now();
+            let (pauses, database) = (&shared.server_side.pauses, &pool.key.database);
+            loop {
+                if pauses.of(database).paused {
+                    // A pause is meant; the client's timeout begins when it is over.
+                    Box::pin(pauses.resumed(database)).await;
+                    since = Instant::now();
+                }
+                tokio::select! {
+                    biased;
+                    outcome = pool.checkout(&state.asked, since, settings.timeouts.query_wait_timeout) => return outcome,
+                    () = pauses.begun(database) => {}
+                }
             }
-            pool.checkout(&state.asked, since, settings.timeouts.query_wait_timeout).await
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {
