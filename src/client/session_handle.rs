@@ -44,6 +44,15 @@ pub(super) struct State {
     names: u32,
 }
 
+impl State {
+    /// Goes on to `phase`. A query that has run until now is over, and with it its cancel requests that have not been sent.
+    fn leave(&mut self, phase: SessionPhase) {
+        if let SessionPhase::Running(_, gate) = std::mem::replace(&mut self.phase, phase) {
+            gate.is_over();
+        }
+    }
+}
+
 /// Target of a session. The rare kind is boxed, since every client has one of these.
 #[derive(Clone, Debug)]
 #[expect(clippy::box_collection, reason = "every client has one of these")]
@@ -177,7 +186,7 @@ impl SessionHandle {
     /// The session has nothing that could be cancelled; its state is `client` by now.
     pub(crate) fn set_idle(&self, client: &ClientState) {
         let mut state = self.state();
-        state.phase = SessionPhase::Idle;
+        state.leave(SessionPhase::Idle);
         state.cancelled = false;
         state.names = u32::try_from(client.names.len()).unwrap_or(u32::MAX);
         if !state.view.is(&client.view) {
@@ -203,7 +212,7 @@ impl SessionHandle {
     #[must_use]
     pub(crate) fn set_unconnected(&self) -> bool {
         let mut state = self.state();
-        state.phase = SessionPhase::Waiting;
+        state.leave(SessionPhase::Waiting);
         state.cancelled
     }
 
