@@ -42,7 +42,7 @@ impl CancelGate {
         lock(&self.waiting)
     }
 
-    /// What the client's requests are for has ended: one that waits to be sent need not be, and holds the connection no longer.
+    /// The query that the requests are for has ended: one that waits to be sent need not be, and holds the connection no longer.
     pub(crate) fn is_over(&self) {
         if let Some(request) = self.waiting().take() {
             request.over.notify_one();
