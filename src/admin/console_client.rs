@@ -194,6 +194,16 @@ impl OldProcess {
     /// # Errors
     /// Why it does not give them.
     pub(crate) fn ask(contact: &Contact, which: Takeover) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
+        loop {
+            // One that has taken this for a client and then given its listeners to another process has none left. That one is next.
+            match Self::ask_once(contact, which)? {
+                Some((_, inherited)) if inherited.is_empty() => {}
+                asked => return Ok(asked),
+            }
+        }
+    }
+
+    fn ask_once(contact: &Contact, which: Takeover) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
         let Some(mut client) = ConsoleClient::connect(contact)? else { return Ok(None) };
         // One that hangs must not keep this one from starting.
         client.socket.set_read_timeout(Some(LOGIN_TIMEOUT)).map_err(|error| broke(&error))?;

@@ -1,7 +1,10 @@
 //! Commands that the server's own loop executes.
 
+use std::sync::Weak;
+
 use tokio::sync::oneshot;
 
+use crate::client::session_handle::SessionHandle;
 use crate::config::keys::Adjustable;
 use crate::net::ListenerTransfer;
 
@@ -14,8 +17,8 @@ pub(crate) enum ServerCommand {
     Set(Adjustable, String, oneshot::Sender<Result<String, String>>),
     /// Ends the process.
     Shutdown(Shutdown),
-    /// Another process wants the listeners.
-    TakeOver(Takeover, oneshot::Sender<Result<ListenerTransfer, String>>),
+    /// Another process wants the listeners, which has this session at the console.
+    TakeOver(Takeover, Weak<SessionHandle>, oneshot::Sender<Result<ListenerTransfer, String>>),
     /// It has them.
     TakenOver,
 }

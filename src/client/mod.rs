@@ -201,18 +201,24 @@ async fn greet(
         ))
         .await
         .map(|admin_user| admin_user.map(|admin_user| AuthOutcome::Console(Box::new(admin_user)))),
-        Hello::Startup(_) if shared.drain.phase() >= Phase::Closed => Err(ClientError::fatal(
-            ErrorSource::Client,
-            sqlstate::CANNOT_CONNECT_NOW,
-            "the database system is shutting down",
-        )
-        .detail("pgferry is shutting down.")),
+        Hello::Startup(_) if shared.drain.phase() >= Phase::Closed => Err(shutting_down()),
         Hello::Startup(_) if place.is_none() => Err(shared.client_slots.none_left()),
         Hello::Startup(parsed_startup) => {
             let pending_logins = shared.client_slots.pending_logins(place.as_ref());
-            login::log_in(shared, conn, pending_logins, &parsed_startup, &settings, connected_at).await
+            let login = login::log_in(shared, conn, pending_logins, &parsed_startup, &settings, connected_at);
+            tokio::select! {
+                biased;
+                outcome = login => outcome,
+                () = shared.drain.reached(Phase::Draining) => Err(shutting_down()),
+            }
         }
     }
+}
+
+/// Error for clients that are not let in because the process ends; the words are PostgreSQL's.
+fn shutting_down() -> ClientError {
+    let message = "the database system is shutting down";
+    ClientError::fatal(ErrorSource::Client, sqlstate::CANNOT_CONNECT_NOW, message).detail("pgferry is shutting down.")
 }
 
 /// Tells a client why it is refused.

@@ -44,6 +44,15 @@ pub(super) struct State {
     names: u32,
 }
 
+impl State {
+    /// Goes on to `phase`. A query that has run until now is over, and with it its cancel requests that have not been sent.
+    fn leave(&mut self, phase: SessionPhase) {
+        if let SessionPhase::Running(_, gate) = std::mem::replace(&mut self.phase, phase) {
+            gate.is_over();
+        }
+    }
+}
+
 /// Target of a session. The rare kind is boxed, since every client has one of these.
 #[derive(Clone, Debug)]
 #[expect(clippy::box_collection, reason = "every client has one of these")]
@@ -177,7 +186,7 @@ impl SessionHandle {
     /// The session has nothing that could be cancelled; its state is `client` by now.
     pub(crate) fn set_idle(&self, client: &ClientState) {
         let mut state = self.state();
-        state.phase = SessionPhase::Idle;
+        state.leave(SessionPhase::Idle);
         state.cancelled = false;
         state.names = u32::try_from(client.names.len()).unwrap_or(u32::MAX);
         if !state.view.is(&client.view) {
@@ -192,12 +201,19 @@ impl SessionHandle {
         state.cancelled = false;
     }
 
-    /// The session waits for a connection since `since`.
+    /// The session waits for a connection since `since`. A cancel request that came on the way here is kept.
     pub(crate) fn set_waiting(&self, since: Instant) {
         let mut state = self.state();
         state.phase = SessionPhase::Waiting;
-        state.cancelled = false;
         state.requested = self.after(since);
+    }
+
+    /// The session has no connection any more, and its request has not been carried out. Says whether a cancel request came for it.
+    #[must_use]
+    pub(crate) fn set_unconnected(&self) -> bool {
+        let mut state = self.state();
+        state.leave(SessionPhase::Waiting);
+        state.cancelled
     }
 
     /// The session's connection is being prepared for a request of the moment `since`. A cancel request that comes meanwhile is kept.

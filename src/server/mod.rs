@@ -20,7 +20,7 @@ mod signals;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -123,6 +123,7 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
         reload,
         set_log_level,
         notifier: Notifier::new(),
+        successor: Weak::new(),
         on_top: Vec::new(),
         wanted: VecDeque::new(),
         making: None,
@@ -252,8 +253,8 @@ async fn serve(
             Some(order) = commands.recv() => match order {
                 ServerCommand::Reload(answer) => running.want(Wanted::Reload(answer)),
                 ServerCommand::Set(key, value, answer) => running.want(Wanted::Set(key, value, answer)),
-                ServerCommand::TakeOver(Takeover::Any, answer) => drop(answer.send(running.hand_over())),
-                ServerCommand::TakeOver(Takeover::Ending, answer) => {
+                ServerCommand::TakeOver(Takeover::Any, by, answer) => drop(answer.send(running.offer(by))),
+                ServerCommand::TakeOver(Takeover::Ending, _, answer) => {
                     let _ = answer.send(Err("the process is not ending".to_owned()));
                 }
                 ServerCommand::TakenOver => {
@@ -301,7 +302,7 @@ impl ShutdownController<'_> {
                 Some(order) = self.commands.recv() => match order {
                     ServerCommand::Shutdown(Shutdown::Now) => return SignalEvent::Stop,
                     ServerCommand::Shutdown(Shutdown::WaitForServers) => return SignalEvent::Drain,
-                    ServerCommand::TakeOver(_, answer) => drop(answer.send(self.leave())),
+                    ServerCommand::TakeOver(_, _, answer) => drop(answer.send(self.leave())),
                     ServerCommand::TakenOver => self.running.detach(),
                     other => drop(other),
                 },
@@ -364,7 +365,7 @@ async fn wait_for_clients(
 async fn no_clients(shared: &Shared, all_gone: &mut mpsc::Receiver<Infallible>) {
     all_gone.recv().await;
     if let Some(predecessor) = &shared.predecessor {
-        shared.pools.close_idle();
+        shared.pools.close();
         predecessor.gone().await;
     }
 }

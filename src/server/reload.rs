@@ -1,7 +1,7 @@
 //! Settings that change while the process runs.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
@@ -15,6 +15,7 @@ use super::notify::Notifier;
 use crate::admin::{AdminState, HttpServer};
 use crate::client::Shared;
 use crate::client::client_auth::ClientAuth;
+use crate::client::session_handle::SessionHandle;
 use crate::config::Settings;
 use crate::config::keys::Adjustable;
 use crate::net::{Listener, ListenerTransfer};
@@ -29,6 +30,8 @@ pub(super) struct ReloadableServer {
     pub reload: Reload,
     pub set_log_level: Box<dyn Fn(&str)>,
     pub notifier: Notifier,
+    /// The session at the console of the process that has got the listeners and not said so yet.
+    pub successor: Weak<SessionHandle>,
     /// Settings made at the console, on top of what is written.
     pub on_top: Vec<(Adjustable, String)>,
     /// Changes that are wanted, in order; the first is under way.
@@ -181,6 +184,19 @@ impl ReloadableServer {
     pub(super) fn hand_over(&self) -> Result<ListenerTransfer, String> {
         let admin = self.admin.as_ref().map(HttpServer::listener);
         self.listeners.hand_over(admin.as_deref()).map_err(|error| error.to_string())
+    }
+
+    /// The listeners, for the process of the session `by`; this one keeps them until that has said that it serves there.
+    ///
+    /// # Errors
+    /// When another process has got them before, and may still say so: clients would be shared out between the two.
+    pub(super) fn offer(&mut self, by: Weak<SessionHandle>) -> Result<ListenerTransfer, String> {
+        if self.successor.strong_count() > 0 && !self.successor.ptr_eq(&by) {
+            return Err("another process is taking its place at this moment: try again".to_owned());
+        }
+        let transfer = self.hand_over()?;
+        self.successor = by;
+        Ok(transfer)
     }
 
     /// The process that listeners were inherited from has left them.

@@ -163,11 +163,14 @@ impl SessionCode {
         }
     }
 
-    /// The database may be another one of the same name: what is known counts again once its digest is found to be the same.
+    /// The database may be another one of the same name: what is known counts again once its digest is found to be the same. A look
+    /// that has failed is not repeated for that: it may be what has ended the connection.
     pub fn is_doubtful(&self) {
         let mut state = lock(&self.state);
         state.seen = None;
-        state.asked = None;
+        if state.failure.is_none() {
+            state.asked = None;
+        }
     }
 
     /// Returns whether a look is due though no connection rests: one has been taken before, long ago.
@@ -465,6 +468,16 @@ mod tests {
         look(&code, at(300), found("a", Reach::Nothing));
         assert!(code.claim(Due::Past, at(4299)).is_none() && code.claim(Due::Unknown, at(4400)).is_none());
         assert!(code.claim(Due::Overdue, at(7299)).is_none() && code.claim(Due::Overdue, at(7300)).is_some());
+    }
+
+    #[test]
+    fn a_database_without_connections_is_looked_at_anew_unless_that_has_failed() {
+        let (code, now) = (SessionCode::default(), Instant::now());
+        look(&code, now, found("a", Reach::Nothing));
+        code.is_doubtful();
+        look(&code, now, Answer::Failed("it ends the connection".into()));
+        code.is_doubtful();
+        assert!(code.claim(Due::Unknown, now + Duration::from_secs(29)).is_none());
     }
 
     #[test]

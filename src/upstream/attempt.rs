@@ -38,13 +38,8 @@ pub(crate) fn attempt(
     let task = tokio::spawn(async move {
         let ServerSide { config, counters, buffers, key, .. } = &*pools.server_side;
         let settings = config.settings_of(&pool.key.database);
-        let limit = match secret {
-            // The client's thinking counts too.
-            Secret::PasswordPrompt(_) => {
-                settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout
-            }
-            _ => settings.timeouts.server_connect_timeout,
-        };
+        // A client that is asked for its password meanwhile has no more than a moment for that.
+        let limit = settings.timeouts.server_connect_timeout;
         counters.tried.add();
         let outcome = dial::dial(&settings, login(&pool, config, &settings, secret), counters, buffers, limit).await;
         match pool.looked_at(outcome, &settings).await {

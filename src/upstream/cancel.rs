@@ -21,12 +21,19 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sends a cancel request and waits until the server has closed the connection: only then has it been acted upon.
 /// The connection must not change hands meanwhile, which the gate ensures.
 ///
-/// Requests for one connection that come while one waits to be sent are one: a storm of them keeps no other client's waiting.
+/// Requests for one connection that come while one waits to be sent are one: a storm of them keeps no other client's waiting. One that
+/// still waits when its client's query has ended is not sent.
 pub(crate) async fn send(server_side: &ServerSide, key: &BackendKey, gate: CancelGuard) {
     gate.once(|begun| async {
-        let _slot = server_side.logins.cancels.acquire().await;
+        let slot = tokio::select! {
+            biased;
+            slot = server_side.logins.cancels.acquire() => Some(slot),
+            () = begun.over() => None,
+        };
         begun.note();
-        send_now(server_side, key).await;
+        if slot.is_some() {
+            send_now(server_side, key).await;
+        }
     })
     .await;
     drop(gate);

@@ -14,7 +14,15 @@ pub(crate) struct CancelGate {
     inside: AtomicUsize,
     left: Notify,
     /// The request that waits to be sent: however many are made meanwhile, it stands for all of them.
-    waiting: Mutex<Option<Arc<OnceCell<()>>>>,
+    waiting: Mutex<Option<Arc<WaitingCancel>>>,
+}
+
+/// A cancel request that waits to be sent.
+#[derive(Debug, Default)]
+struct WaitingCancel {
+    sent: OnceCell<()>,
+    /// Told when what it is for has ended.
+    over: Notify,
 }
 
 /// A cancel request that is under way.
@@ -30,8 +38,15 @@ impl CancelGate {
     }
 
     /// The request that waits to be sent.
-    pub(super) fn waiting(&self) -> MutexGuard<'_, Option<Arc<OnceCell<()>>>> {
+    fn waiting(&self) -> MutexGuard<'_, Option<Arc<WaitingCancel>>> {
         lock(&self.waiting)
+    }
+
+    /// The query that the requests are for has ended: one that waits to be sent need not be, and holds the connection no longer.
+    pub(crate) fn is_over(&self) {
+        if let Some(request) = self.waiting().take() {
+            request.over.notify_one();
+        }
     }
 
     /// Returns whether no cancel request is under way.
@@ -58,7 +73,7 @@ impl CancelGuard {
     pub(crate) async fn once<F: Future<Output = ()>>(&self, send: impl FnOnce(SendingCancel) -> F) {
         let request = Arc::clone(self.0.waiting().get_or_insert_default());
         let begun = SendingCancel { gate: Arc::clone(&self.0), request: Arc::clone(&request) };
-        request.get_or_init(|| send(begun)).await;
+        request.sent.get_or_init(|| send(begun)).await;
     }
 }
 
@@ -66,10 +81,15 @@ impl CancelGuard {
 #[derive(Debug)]
 pub(crate) struct SendingCancel {
     gate: Arc<CancelGate>,
-    request: Arc<OnceCell<()>>,
+    request: Arc<WaitingCancel>,
 }
 
 impl SendingCancel {
+    /// Waits until what it is for has ended.
+    pub(crate) async fn over(&self) {
+        self.request.over.notified().await;
+    }
+
     /// Notes that the request is being sent: those that come from now on need one of their own, since the query may be
     /// another one by then.
     pub(crate) fn note(self) {
@@ -84,5 +104,29 @@ impl Drop for CancelGuard {
     fn drop(&mut self) {
         self.0.inside.fetch_sub(1, Ordering::SeqCst);
         self.0.left.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_waits_ends_with_what_it_is_for() {
+        let gate = Arc::new(CancelGate::default());
+        let waits = || {
+            let guard = gate.enter();
+            tokio::spawn(async move { guard.once(|request| async move { request.over().await }).await })
+        };
+        let first = [waits(), waits()];
+        while gate.waiting().is_none() {
+            tokio::task::yield_now().await;
+        }
+        gate.is_over();
+        assert!(gate.waiting().is_none(), "one that comes now is for something else");
+        for request in first {
+            request.await.expect("no panic");
+        }
+        assert!(gate.is_open());
     }
 }

@@ -282,6 +282,14 @@ impl Pools {
         }
     }
 
+    /// Closes every connection that no client has, now and as they come back: there will be no other clients.
+    pub(crate) fn close(&self) {
+        self.close_idle();
+        for pool in self.with_former() {
+            pool.resize((0, 0));
+        }
+    }
+
     /// Closes every idle connection, the server first.
     pub(crate) fn close_idle(&self) {
         for pool in self.with_former() {

@@ -105,6 +105,30 @@ fn a_query_that_waits_behind_a_close_is_cancelled() {
     }
 }
 
+/// The connection that the request was given turns out to be dead: the request goes to another one, where nobody would cancel it.
+#[test]
+fn a_cancelled_request_does_not_go_to_another_connection() {
+    let postgres = Postgres::start_with(&[]);
+    for mode in ["session", "transaction"] {
+        let ferry = Pgferry::start(&postgres, &["--pool-size", "1", "--pool-mode", mode]);
+        let mut before = ferry.session();
+        let pid = before.value("select pg_backend_pid()");
+        drop(before);
+        eventually("it has come back", || ferry.report().get("idle_now") == 1);
+        let (mut raw, key) = session(&ferry, 3 << 16);
+        let backend = pid.parse().expect("a pid");
+        crate::harness::signal(backend, Signal::SIGSTOP);
+        raw.send(&query("select pg_sleep(60)"));
+        eventually("it is under way", || ferry.report().get("idle_now") == 0);
+        cancel(&ferry, &key);
+        postgres.sql(&format!("select pg_terminate_backend({pid})"));
+        crate::harness::signal(backend, Signal::SIGCONT);
+        let messages = raw.until_ready();
+        assert_eq!((tags(&messages).as_str(), code(&messages).as_str()), ("EZ", "57014"), "{mode}");
+        assert_eq!(raw.value("select 3"), "3");
+    }
+}
+
 #[test]
 fn a_late_cancel_hits_nobody() {
     let postgres = Postgres::start_with(&[]);

@@ -274,6 +274,15 @@ fn a_first_login_waits_for_a_server_that_is_down() {
     assert_eq!(logins[1].recv().map(|message| message.body), Some(vec![0, 0, 0, 3]), "now it is asked");
 }
 
+/// The first connection leads nowhere without a sign of it: after `server_connect_timeout` another one is tried.
+#[test]
+fn a_first_login_whose_connection_is_lost_is_tried_again() {
+    let network = TcpProxy::that_loses_the_first_to(Postgres::shared().port);
+    let url = format!("postgres://127.0.0.1:{}?sslmode=disable", network.port);
+    let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_SERVER_CONNECT_TIMEOUT", "1s")]);
+    assert_eq!(ferry.session().value("select 1"), "1");
+}
+
 #[test]
 fn a_server_that_is_starting_or_full_is_waited_for() {
     let postgres =

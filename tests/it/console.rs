@@ -266,6 +266,30 @@ fn a_pause_lets_work_end_and_holds_what_comes() {
     assert_eq!(looking.error("PAUSE shpo").field(b'C'), "3D000");
 }
 
+/// A client that has waited for a connection before the pause waits on behind it, for as long as any other.
+#[test]
+fn who_waits_when_a_pause_begins_waits_for_its_end() {
+    let env = [("PGFERRY_QUERY_WAIT_TIMEOUT", "3s")];
+    let ferry = Pgferry::start_with(&Postgres::shared().url(), &["--pool-size", "1"], &env);
+    let mut busy = ferry.session();
+    busy.query("begin");
+    let mut waits = ferry.session();
+    waits.send(&query("select 2"));
+    let (mut pausing, mut looking) = (guest(&ferry), guest(&ferry));
+    eventually_row(&mut looking, "show pools", "postgres", |row| row[3] == "1");
+    pausing.send(&query("PAUSE postgres"));
+    eventually_row(&mut looking, "show databases", "postgres", |row| row[15] == "1");
+    drop(busy);
+    assert_eq!(tags(&pausing.until_ready()), "CZ");
+    eventually("it has waited for longer than it would", || {
+        let waiting = rows(&mut looking, "show clients");
+        waiting.iter().filter(|row| row[4] == "waiting").all(|row| row[11].parse::<u32>().expect("a number") > 3)
+    });
+    assert_eq!(tags(&looking.query("RESUME postgres")), "CZ");
+    let answer = waits.until_ready();
+    assert_eq!(tags(&answer), "TDCZ", "{answer:?}");
+}
+
 #[test]
 fn waiting_for_a_pause_can_be_cancelled() {
     let ferry = Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);

@@ -1,6 +1,7 @@
 //! What changes while pgferry runs, and another process in its place.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -360,8 +361,10 @@ fn cancel_requests_find_the_clients_of_processes_that_were_replaced() {
         assert_eq!(raw.value("select 1"), "1");
     }
     let keys: Vec<_> = clients.iter().map(|(_, key)| key.clone()).collect();
-    // The way to the first's client leads by the second, which has none any more.
+    // The way to the first's client leads by the second, which has none any more, and no connection.
+    clients[1].0.query("create temp table left_behind (a int)");
     drop(clients.drain(1..));
+    eventually("it keeps none", || postgres.backends() == 2);
     let (raw, key) = &mut clients[0];
     raw.send(&query("select pg_sleep(60) as sleeper_0"));
     eventually("it runs", || postgres.sql(active) == "1");
@@ -432,6 +435,47 @@ fn a_successor_that_fails_leaves_everything_as_it_was() {
     let output = command().args(["-u", &url, "-l", ferry.host()]).output().expect("pgferry");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("in use by process") && said.contains("--replace"), "{said}");
+}
+
+/// Two that take the place of the same process would share its clients out between them.
+#[test]
+fn listeners_are_offered_to_one_process_at_a_time() {
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let console = || ferry.raw().logged_in("u", "pgferry");
+    let (mut first, mut second) = (console(), console());
+    assert_eq!(tags(&first.query("TAKE_OVER")).trim_matches('N'), "TDCZ");
+    let answer = second.query("TAKE_OVER");
+    assert_eq!(tags(&answer), "EZ");
+    assert!(answer[0].field(b'M').contains("another process is taking its place"), "{answer:?}");
+    drop(first);
+    eventually("it may try again", || tags(&second.query("TAKE_OVER")).ends_with("TDCZ"));
+}
+
+/// A process whose listeners have gone to another while this one asked: it has none, and the other is asked.
+#[test]
+fn the_process_that_has_the_listeners_by_now_is_asked() {
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).expect("a listener");
+    let message = |tag: u8, body: &[u8]| {
+        let size = u32::try_from(body.len() + 4).expect("small").to_be_bytes();
+        [&[tag][..], &size, body].concat()
+    };
+    let ready = message(b'Z', b"I");
+    let answers = [message(b'C', b"SHOW\0"), message(b'E', b"SERROR\0C55000\0Mnot today\0\0")];
+    let consoles = std::thread::spawn(move || {
+        for answer in answers {
+            let (mut socket, _) = listener.accept().expect("a connection");
+            let mut said = [0; 1024];
+            for answer in [message(b'R', &[0; 4]), answer] {
+                assert!(socket.read(&mut said).expect("a message") > 0);
+                socket.write_all(&[answer, ready.clone()].concat()).expect("taken");
+            }
+        }
+    });
+    let host = dir.path().to_str().expect("UTF-8");
+    let output = command().args(["-u", "postgres://127.0.0.1", "-l", host, "--replace"]).output().expect("pgferry");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--replace: not today"), "{output:?}");
+    consoles.join().expect("both were asked");
 }
 
 /// pgferry with `listener` as a service manager gives it, logging to `log`.

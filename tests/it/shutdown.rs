@@ -101,6 +101,24 @@ fn who_waits_to_be_taken_as_it_ends_is_told() {
     }
 }
 
+/// A login that waits for a server that says nothing is over with the process, and its client is told so.
+#[test]
+fn a_client_in_the_middle_of_its_login_is_told_of_the_end() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("postgres://{}", silent.local_addr().expect("an address"));
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut ferry = Pgferry::start_with(&url, &[], &[]);
+        let mut raw = ferry.raw();
+        raw.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+        eventually("it is tried upstream", || ferry.report().get("logins_tried_upstream") == 1);
+        ferry.signal(signal);
+        let messages = raw.read_to_end();
+        assert_eq!(tags(&messages), "E", "{signal}");
+        assert_eq!(messages[0].field(b'C'), "57P03", "{messages:?}");
+        assert_eq!(ferry.wait().code(), Some(0), "{}", ferry.log());
+    }
+}
+
 #[test]
 fn a_process_that_starts_while_the_one_before_drains_takes_its_place() {
     let mut before = Pgferry::start(Postgres::shared(), &["--pool-mode", "transaction"]);

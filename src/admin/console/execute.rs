@@ -12,7 +12,7 @@ use crate::admin::show::Show;
 use crate::admin::state::AdminState;
 use crate::admin::table::{Table, Type};
 use crate::client::Shared;
-use crate::client::session_handle::SessionTarget;
+use crate::client::session_handle::{SessionHandle, SessionTarget};
 use crate::config::keys::{self, Adjustable, NotAdjustable};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
@@ -151,17 +151,18 @@ fn not_adjustable(name: &str, why: NotAdjustable) -> ClientError {
     }
 }
 
-/// Gives the listeners to the process at the other end.
+/// Gives the listeners to the process at the other end of `handle`'s session.
 ///
 /// # Errors
 /// What it is told: its connection can't carry them, for example.
 pub(crate) async fn transfer_listeners(
     admin_state: &Arc<AdminState>,
     which: Takeover,
+    handle: &Arc<SessionHandle>,
     conn: &mut Conn,
 ) -> Result<CommandOutcome, ClientError> {
     let (answer, answered) = oneshot::channel();
-    admin_state.send_command(ServerCommand::TakeOver(which, answer)).await;
+    admin_state.send_command(ServerCommand::TakeOver(which, Arc::downgrade(handle), answer)).await;
     let transfer = answered.await.unwrap_or_else(|_| Err("the process is ending".to_owned())).map_err(refused)?;
     let sent = transfer.send(conn).await;
     sent.map_err(|error| refused(format!("the listeners could not be handed over: {error}")))?;

@@ -284,7 +284,7 @@ impl ConsoleSession<'_> {
         if let Command::TakeOver(which) = *command {
             // What has been said so far goes first: descriptors travel with a byte.
             self.conn.flush().await.map_err(RecvError::from)?;
-            return Ok(execute::transfer_listeners(self.admin_state, which, self.conn).await);
+            return Ok(execute::transfer_listeners(self.admin_state, which, &self.handle, self.conn).await);
         }
         let admin_state = Arc::clone(self.admin_state);
         let mut work = std::pin::pin!(execute::execute(&admin_state, command));

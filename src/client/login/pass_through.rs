@@ -151,7 +151,8 @@ impl PassThrough<'_, '_> {
     ) -> Result<Option<Result<(), DialError>>, ClientError> {
         let Some(password) = &*given else { return self.first_contact(turn, slot, given).await };
         let secret = Secret::Known(Credential::Password(password.clone()));
-        let outcome = attempt_login(self.pool, &self.attempt.shared.pools, secret, slot).await;
+        let attempt = attempt_login(self.pool, &self.attempt.shared.pools, secret, slot);
+        let outcome = self.in_time(attempt).await?;
         drop(turn);
         Ok(Some(outcome))
     }
@@ -166,7 +167,7 @@ impl PassThrough<'_, '_> {
         let (ask, asked) = PasswordPrompt::new(&self.attempt.shared.server_side.logins.slots);
         let attempt = attempt_login(self.pool, &self.attempt.shared.pools, Secret::PasswordPrompt(ask), slot);
         // An attempt that ends without asking lets go of its end.
-        let Ok(answer) = asked.await else { return Ok(Some(attempt.await)) };
+        let Ok(answer) = self.in_time(asked).await? else { return Ok(Some(self.in_time(attempt).await?)) };
         // The others may ask their clients while this one thinks.
         self.pool.role_auth.asks();
         drop(turn);
@@ -174,7 +175,7 @@ impl PassThrough<'_, '_> {
         // An attempt that has ended meanwhile says so.
         let _ = answer.send(password.clone());
         *given = Some(password);
-        Ok(Some(attempt.await))
+        Ok(Some(self.in_time(attempt).await?))
     }
 
     /// Waits until the database is not paused, and the upstream may be asked again after it was down or full.

@@ -1,6 +1,7 @@
 //! A client's session: it waits for work holding neither buffer nor connection, gets a connection for the work, and
 //! gives it back. `refuse` answers requests without one.
 
+mod end;
 mod errors;
 mod refuse;
 
@@ -14,14 +15,12 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::error_log::ErrorEvent;
-use super::relay::{End, Pairing, max_text_bytes};
+use super::relay::{Pairing, max_text_bytes};
 use super::session_handle::{SessionHandle, SessionTarget};
 use super::sessions::{RegistrationGuard, SessionSpec};
 use super::{FAREWELL_TIMEOUT, Shared, checkin, close, farewell, login};
 use crate::config::{Mode, Settings};
 use crate::drain::Phase;
-use crate::error::ClientError;
-use crate::machine;
 use crate::machine::first_request::{FirstRequest, first_query, first_request};
 use crate::machine::preparation::{Liveness, Preparation, ResetPolicy};
 use crate::net::{Conn, RecvError};
@@ -35,6 +34,7 @@ use crate::upstream::server_conn::RECENTLY_USED;
 use crate::upstream::slots::Slot;
 use crate::upstream::{Lease, Pool};
 use crate::wire::backend;
+use end::{Progress, SessionEnd};
 use errors::{cancelled, idle_for_too_long, lost};
 pub(crate) use errors::{killed, shutdown};
 
@@ -43,16 +43,6 @@ const IDLE_SESSION_TIMEOUT: &[u8] = b"idle_session_timeout";
 
 /// Number of dead connections that one request may meet before its client is told.
 const MAX_DEAD_CONNS: usize = 10;
-
-/// Ends of a session.
-enum SessionEnd {
-    /// The client is gone, or has said good-bye.
-    Quiet,
-    /// The server has told the client why.
-    Told,
-    /// The client is told why.
-    Tell(ClientError),
-}
 
 /// Outcome of a wait for a connection.
 enum Acquired {
@@ -324,38 +314,41 @@ impl<'a> Session<'a> {
                 Some(request) => pairing.run_plain(request, now).await,
                 None => pairing.relay().run(now).await,
             };
-            // From here on a cancel request has nothing to hit; one that is under way closes the gate.
-            self.handle.set_idle(&self.state);
-            let end = match &outcome.end {
-                End::Machine(machine::End::Settled) => Ok(true),
-                End::Machine(machine::End::Stale) => {
-                    debug!(
-                        server = lease.id(),
-                        "an upstream connection was dead or could not be reset; the request goes elsewhere"
-                    );
-                    Ok(false)
+            let after = end::after(&outcome.end).map(|progress| self.seen(progress));
+            // From here on a cancel request has nothing to hit there; one that is under way closes the gate.
+            let was_cancelled = match after {
+                Ok(Progress::Unanswered) => self.handle.set_unconnected(),
+                Ok(Progress::Answered) | Err(_) => {
+                    self.handle.set_idle(&self.state);
+                    false
                 }
-                End::Machine(machine::End::ClientTerminated) | End::ClientGone => Err(SessionEnd::Quiet),
-                End::Machine(machine::End::ServerLost { told: true }) => Err(SessionEnd::Told),
-                End::Machine(machine::End::ServerLost { told: false }) => Err(SessionEnd::Tell(lost())),
-                End::Machine(machine::End::Refuse(client_error)) => Err(SessionEnd::Tell(client_error.clone())),
-                End::Shutdown => Err(SessionEnd::Tell(shutdown())),
-                End::Killed => Err(SessionEnd::Tell(killed())),
             };
             let cut = outcome.remains.cut;
             checkin::check_in(self.shared, settings, lease, outcome);
-            match end {
+            match after {
                 // Whatever is sent behind half a message would be taken for its other half.
                 Err(SessionEnd::Tell(client_error)) if cut => {
                     warn!(client = self.handle.id, "ended a session in the middle of a message: {client_error}");
                     return Err(SessionEnd::Quiet);
                 }
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
+                Ok(Progress::Answered) => return Ok(()),
+                Ok(Progress::Unanswered) if was_cancelled => return self.refuse(&cancelled()).await,
+                Ok(Progress::Unanswered) => debug!(client = self.handle.id, "the request goes to another connection"),
                 Err(end) => return Err(end),
             }
         }
         Err(SessionEnd::Tell(lost()))
+    }
+
+    /// Returns `progress`, as far as there is a request: a connection may have ended behind its last answer.
+    fn seen(&mut self, progress: Progress) -> Progress {
+        let limit = max_text_bytes(self.conn.input.capacity());
+        match progress {
+            Progress::Unanswered if matches!(first_request(&mut self.conn.input, limit), FirstRequest::There) => {
+                progress
+            }
+            Progress::Unanswered | Progress::Answered => Progress::Answered,
+        }
     }
 
     /// Prepares `lease`, which the client is given at `now`, for its first message.
@@ -447,12 +440,19 @@ impl<'a> Session<'a> {
             {
                 return Ok(lease);
             }
-            if shared.server_side.pauses.of(&pool.key.database).paused {
-                // A pause is meant; the client's timeout begins when it is over.
-                Box::pin(shared.server_side.pauses.resumed(&pool.key.database)).await;
-                since = Instant::now();
+            let (pauses, database) = (&shared.server_side.pauses, &pool.key.database);
+            loop {
+                if pauses.of(database).paused {
+                    // A pause is meant; the client's timeout begins when it is over.
+                    Box::pin(pauses.resumed(database)).await;
+                    since = Instant::now();
+                }
+                tokio::select! {
+                    biased;
+                    outcome = pool.checkout(&state.asked, since, settings.timeouts.query_wait_timeout) => return outcome,
+                    () = pauses.begun(database) => {}
+                }
             }
-            pool.checkout(&state.asked, since, settings.timeouts.query_wait_timeout).await
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {

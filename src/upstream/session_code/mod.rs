@@ -27,10 +27,12 @@ use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{ServerParams, ServerState};
 use crate::wire::frontend;
 
-/// Beginning of every look, in force until it ends: whatever settings a client has left there must change neither what the
-/// names mean nor how the answer is written, nor have it wait or fail.
+/// Beginning of every look, in force until it ends: whatever settings a client has left there, or its role has, must change neither
+/// what the names mean nor how the answer is written, nor have it wait or fail. There is a `transaction_timeout` from PostgreSQL 17 on.
 const BEGIN: &str = "SET LOCAL statement_timeout TO 0; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-    SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'SQL_ASCII';";
+    SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'SQL_ASCII'; \
+    SELECT WHERE CASE WHEN current_setting('server_version_num')::int4 >= 170000 \
+    THEN set_config('transaction_timeout', '0', true) IS NULL END;";
 
 /// A digest of all code, and of how often functions and views have been changed; and how often any definitions have been.
 const DIGEST: &str = include_str!("digest.sql");

@@ -20,13 +20,24 @@ pub struct TcpProxy {
 impl TcpProxy {
     /// Forwards connections to `port`.
     pub fn to(port: u16) -> Self {
+        Self::that_loses(0, port)
+    }
+
+    /// Forwards connections to `port`, but for the first, which is accepted, and on which nothing ever comes.
+    pub fn that_loses_the_first_to(port: u16) -> Self {
+        Self::that_loses(1, port)
+    }
+
+    fn that_loses(first: usize, port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let here = listener.local_addr().expect("an address").port();
         let cuts = Arc::new(AtomicUsize::new(0));
         let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let shared = (Arc::clone(&cuts), Arc::clone(&begun), Arc::clone(&ended));
         std::thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
+            let mut incoming = listener.incoming().map_while(Result::ok);
+            let _lost: Vec<_> = incoming.by_ref().take(first).collect();
+            for near in incoming {
                 let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { continue };
                 let (cuts, begun, ended) = shared.clone();
                 begun.fetch_add(1, Ordering::SeqCst);

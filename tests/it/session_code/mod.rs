@@ -7,7 +7,7 @@ mod ways;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::protocol_client::{bind, execute, parse, sync};
+use crate::harness::protocol_client::{bind, execute, parse, sync, tags};
 use ways::{
     BY_LANGUAGES_AND_EXTENSIONS, BY_ODD_MEANS, BY_OTHER_OBJECTS, BY_PASSING_DEFINITIONS, BY_STATEMENTS, IN_FUNCTIONS,
     Way,
@@ -329,6 +329,36 @@ fn a_catalog_that_cant_be_read_has_every_session_reset() {
     client().query("select 1");
     client().query("select 1");
     eventually("sessions are reset", || resets(&postgres) >= 2);
+}
+
+/// A look that ends the connection on which it is taken keeps no client out.
+#[test]
+fn a_look_that_the_server_does_not_let_end_is_done_without() {
+    let postgres = talkative();
+    let mut holder = log_in(ProtocolClient::tcp(postgres.port), "postgres");
+    holder.query("begin");
+    assert_eq!(tags(&holder.query("lock table pg_catalog.pg_aggregate in access exclusive mode")), "CZ");
+    let ferry = Pgferry::start_with(&postgres.url(), &[], &[("PGFERRY_SERVER_CONNECT_TIMEOUT", "1s")]);
+    assert_eq!(log_in(ferry.raw(), "postgres").value("select 1"), "1");
+    ferry.logs("its code could not be looked at, so every session is reset between two clients");
+}
+
+/// PostgreSQL 17 ends connections with transactions that take longer than their role allows.
+#[test]
+fn a_look_may_take_longer_than_the_roles_transactions() {
+    let postgres = talkative();
+    if postgres.version() < 17 {
+        return;
+    }
+    postgres.sql("create role hasty login");
+    postgres.sql("alter role hasty set transaction_timeout = '30ms'");
+    postgres.sql(
+        "do $$ begin for nth in 1..400 loop execute format('create function f%s() returns int language plpgsql as \
+         $f$ begin return %s; end $f$', nth, nth); end loop; end $$",
+    );
+    let ferry = Pgferry::start(&postgres, &[]);
+    assert_eq!(ferry.raw().logged_in("hasty", "postgres").value("show transaction_timeout"), "30ms");
+    ferry.logs("its code leaves nothing in a session");
 }
 
 #[test]
