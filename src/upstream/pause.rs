@@ -52,20 +52,10 @@ impl PauseState {
 
     /// Waits until work on `database` is not paused. Cancel-safe.
     pub(crate) async fn resumed(&self, database: &[u8]) {
-        self.changes(database, false).await;
-    }
-
-    /// Waits until work on `database` is paused. Cancel-safe.
-    pub(crate) async fn begun(&self, database: &[u8]) {
-        self.changes(database, true).await;
-    }
-
-    /// Waits until work on `database` is `paused`, or not.
-    async fn changes(&self, database: &[u8], paused: bool) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.of(database).paused == paused {
+            if !self.of(database).paused {
                 return;
             }
             changed.await;

@@ -105,6 +105,8 @@ pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) ->
 /// Pauses a database, or all, and closes connections that no client has.
 fn pause(shared: &Shared, database: Option<&[u8]>) {
     shared.server_side.pauses.pause(database);
+    // Those that wait for a connection wait for the end of the pause from now on.
+    shared.sessions.wake_all();
     for pool in shared.pools.of(database) {
         pool.close_unused(CloseReason::Command);
     }

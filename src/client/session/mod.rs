@@ -428,11 +428,26 @@ impl<'a> Session<'a> {
         acquired
     }
 
-    async fn wait_for_lease(&mut self, settings: &Settings, since: Instant, doubtful: Option<Lease>) -> Acquired {
+    async fn wait_for_lease(&mut self, settings: &Settings, since: Instant, mut doubtful: Option<Lease>) -> Acquired {
         self.handle.set_waiting(since);
         // As many may wait as there are clients.
         self.conn.input.shrink();
+        loop {
+            if let Some(acquired) = self.wait_until_paused(settings, since, doubtful.take()).await {
+                return acquired;
+            }
+        }
+    }
+
+    /// Waits for a connection; `None` when its database has been paused meanwhile.
+    async fn wait_until_paused(
+        &mut self,
+        settings: &Settings,
+        since: Instant,
+        doubtful: Option<Lease>,
+    ) -> Option<Acquired> {
         let Self { shared, handle, conn, pool, state, .. } = self;
+        let (pauses, database) = (&shared.server_side.pauses, &pool.key.database);
         let mut checkout = pin!(async {
             let mut since = since;
             if let Some(lease) = doubtful
@@ -440,39 +455,34 @@ impl<'a> Session<'a> {
             {
                 return Ok(lease);
             }
-            let (pauses, database) = (&shared.server_side.pauses, &pool.key.database);
-            loop {
-                if pauses.of(database).paused {
-                    // A pause is meant; the client's timeout begins when it is over.
-                    Box::pin(pauses.resumed(database)).await;
-                    since = Instant::now();
-                }
-                tokio::select! {
-                    biased;
-                    outcome = pool.checkout(&state.asked, since, settings.timeouts.query_wait_timeout) => return outcome,
-                    () = pauses.begun(database) => {}
-                }
+            if pauses.of(database).paused {
+                // A pause is meant; the client's timeout begins when it is over.
+                Box::pin(pauses.resumed(database)).await;
+                since = Instant::now();
             }
+            pool.checkout(&state.asked, since, settings.timeouts.query_wait_timeout).await
         });
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {
-                return Poll::Ready(
-                    outcome.map_or_else(Acquired::Failed, |lease| Acquired::Lease(lease, Instant::now())),
-                );
+                let acquired = outcome.map_or_else(Acquired::Failed, |lease| Acquired::Lease(lease, Instant::now()));
+                return Poll::Ready(Some(acquired));
             }
             while handle.wake.poll_woken(cx).is_ready() {
                 handle.publish_addrs(conn.stream());
                 if handle.is_killed() {
-                    return Poll::Ready(Acquired::Killed);
+                    return Poll::Ready(Some(Acquired::Killed));
                 }
                 if handle.is_cancelled() {
-                    return Poll::Ready(Acquired::Cancelled);
+                    return Poll::Ready(Some(Acquired::Cancelled));
                 }
                 if shared.drain.phase() == Phase::Stopping {
-                    return Poll::Ready(Acquired::Stopping);
+                    return Poll::Ready(Some(Acquired::Stopping));
+                }
+                if pauses.of(database).paused {
+                    return Poll::Ready(None);
                 }
             }
-            poll_disconnected(conn, cx).map(|()| Acquired::ClientGone)
+            poll_disconnected(conn, cx).map(|()| Some(Acquired::ClientGone))
         })
         .await
     }
