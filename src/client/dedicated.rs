@@ -53,8 +53,8 @@ pub(crate) async fn run(
         }
     };
     let target = SessionTarget::Dedicated(Box::new((admitted.database, admitted.user, admitted.replication)));
-    let view = new_conn.params.clone();
-    let spec = SessionSpec { target, secret: admitted.secret, backend: None, view, connected_at };
+    let (backend, view) = (Some(new_conn.pid), new_conn.params.clone());
+    let spec = SessionSpec { target, secret: admitted.secret, backend, view, connected_at };
     let registered = shared.sessions.register(spec);
     let handle = &registered.handle;
     put_greeting(conn, handle, &new_conn);

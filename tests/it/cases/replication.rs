@@ -38,6 +38,29 @@ fn statement_that_a_replication_client_did_not_finish_is_not_carried_out() {
     findings.report();
 }
 
+/// pgjdbc looks for its lag in `pg_stat_replication` by that.
+#[test]
+fn process_id_of_a_replication_client_is_its_walsenders() {
+    let postgres = Postgres::start_with(&[]);
+    let mut findings = Findings::default();
+    for setup in [SESSION[0], TRANSACTION[0]] {
+        let ferry = setup.start(&postgres);
+        let mut raw = ferry.raw();
+        raw.send(&startup(&[("user", "trust_user"), ("database", "postgres"), ("replication", "database")]));
+        let welcome = raw.until_ready();
+        let key = welcome.iter().find(|message| message.tag == b'K').expect("a key");
+        let given = i32::from_be_bytes(key.body[..4].try_into().expect("a pid")).to_string();
+        let own = postgres.sql("select pid from pg_stat_activity where backend_type = 'walsender'");
+        if given != own {
+            findings.add(format!("{given} instead of {own} ({setup:?})"));
+        }
+        drop(raw);
+        eventually("the connection has ended", || walsenders(&postgres) == "0");
+        ferry.give_up();
+    }
+    findings.report();
+}
+
 #[test]
 fn replication_client_that_sends_no_more_gets_its_answers() {
     let postgres = Postgres::start_with(&[]);
