@@ -188,7 +188,7 @@ impl Generator {
             let statement = self.contended();
             return out.push(Message::Query(vec![statement]));
         }
-        match self.random.below(25) {
+        match self.random.below(26) {
             0..=6 => {
                 let several = self.random.pick(&[1, 1, 1, 1, 2, 3, 4]);
                 let statements = (0..several).map(|_| self.statement()).collect();
@@ -242,6 +242,7 @@ impl Generator {
                 out.push(stray);
             }
             23 => self.without_encoding(out),
+            24 => self.without_sync(out),
             _ => {
                 // A whole transaction.
                 let begin = self.random.pick(&["begin", "begin", "start transaction"]);
@@ -296,6 +297,30 @@ impl Generator {
         }
         out.append(&mut messages);
         self.end(out);
+    }
+
+    /// A query or a call behind messages that no Sync ends, as some drivers send them.
+    fn without_sync(&mut self, out: &mut Vec<Message>) {
+        for _ in 0..=self.random.pick(&[0, 0, 0, 1, 2]) {
+            let (name, portal) = (self.name(), self.portal());
+            match self.random.below(8) {
+                0..=2 => out.push(close('S', name)),
+                3 => out.push(close('P', portal)),
+                4 => out.push(Message::Flush),
+                5 => out.push(describe('S', name)),
+                _ => {
+                    let text = self.prepared_text();
+                    out.push(parse(name, text));
+                }
+            }
+        }
+        if self.random.chance(85) {
+            let several = self.random.pick(&[1, 1, 1, 2]);
+            let statements = (0..several).map(|_| self.statement()).collect();
+            out.push(Message::Query(statements));
+        } else {
+            out.push(Message::Function);
+        }
     }
 
     /// How a few extended messages end: mostly with a Sync.

@@ -39,11 +39,15 @@ pub enum Fault {
     ClientReset,
     /// A client's next statement takes a while, and it asks for that to be cancelled.
     Cancel,
+    /// A client that waits for a connection asks for that to be cancelled, as soon as one does.
+    CancelWaiting,
+    /// The server refuses the next login.
+    RefuseLogin,
     /// A connection's next statement takes a while.
     Slow,
 }
 
-const FAULTS: [(Fault, &str); 11] = [
+const FAULTS: [(Fault, &str); 13] = [
     (Fault::Terminate, "terminate"),
     (Fault::FatalNext, "fatal_next"),
     (Fault::Crash, "crash"),
@@ -54,6 +58,8 @@ const FAULTS: [(Fault, &str); 11] = [
     (Fault::Vanish, "vanish"),
     (Fault::ClientReset, "client_reset"),
     (Fault::Cancel, "cancel"),
+    (Fault::CancelWaiting, "cancel_waiting"),
+    (Fault::RefuseLogin, "refuse_login"),
     (Fault::Slow, "slow"),
 ];
 
@@ -81,6 +87,8 @@ pub struct Setup {
     pub step: usize,
     /// How long a client waits for a connection, in microseconds; 0 for ever.
     pub patience: u64,
+    /// Whether clients wait for their answers as long as anything may still come.
+    pub patient: bool,
     /// Whether something goes wrong in the run.
     pub faults: bool,
     /// Whether clients say what pgferry refuses by design.
@@ -193,6 +201,7 @@ impl Case {
         let buffer = random.pick(&[512, 4096, 32 * 1024]);
         let refusals = random.chance(15);
         let looked_after = random.chance(30);
+        let patient = random.chance(50);
         let timing = |random: &mut Random, of: u64| if looked_after { random.pick(&[0, of, of]) } else { 0 };
         Setup {
             mode: wishes.mode.unwrap_or(mode),
@@ -208,6 +217,7 @@ impl Case {
             socket: random.pick(&[64, 1000, 100_000, 100_000]),
             step: random.pick(&[0, 40, 400]),
             patience: if faults && random.chance(30) { 20_000 } else { 0 },
+            patient,
             faults,
             refusals,
             janitor: timing(random, 3_000),
@@ -262,6 +272,7 @@ impl fmt::Display for Case {
             socket,
             step,
             patience,
+            patient,
             faults,
             refusals,
             janitor,
@@ -273,7 +284,7 @@ impl fmt::Display for Case {
         writeln!(
             f,
             "setup mode={mode} reset={reset} code={code} connections={connections} dialling={dialling} buffer={buffer} text={text} \
-             statements={statements} socket={socket} step={step} patience={patience} faults={faults} \
+             statements={statements} socket={socket} step={step} patience={patience} patient={patient} faults={faults} \
              pin={pin} refusals={refusals} janitor={janitor} idle={idle} lifetime={lifetime} schedule={}",
             self.schedule
         )?;
@@ -307,6 +318,7 @@ impl FromStr for Case {
                 socket: 100_000,
                 step: 40,
                 patience: 0,
+                patient: false,
                 faults: false,
                 refusals: false,
                 janitor: 0,
@@ -368,6 +380,7 @@ impl Case {
             "socket" => setup.socket = number()?,
             "step" => setup.step = number()?,
             "patience" => setup.patience = number()? as u64,
+            "patient" => setup.patient = value == "true",
             "pin" => setup.pin = if value == "refuse" { Pin::Refuse } else { Pin::Auto },
             "refusals" => setup.refusals = value == "true",
             "janitor" => setup.janitor = number()? as u64,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pgferry::internals::config::{Mode, Reset};
 
+use super::account::Owed;
 use super::case::{Case, Member};
 use super::client::Client;
 use super::expected;
@@ -39,6 +40,9 @@ pub fn check(case: &Case, played: &Played) -> Option<Finding> {
             }
         }
     }
+    if let Some(why) = check_accounts(played) {
+        return Some(finding(Kind::Protocol)(why));
+    }
     let rows = || if told { None } else { check_rows(case, played) };
     check_counts(played)
         .map(finding(Kind::Counts))
@@ -57,6 +61,8 @@ pub enum Kind {
     Complaint,
     /// A client has been told something else than alone.
     Told,
+    /// A client has been told what the protocol does not allow, or is still owed something.
+    Protocol,
     /// Connections are lost, or counted wrongly.
     Counts,
     /// What was acknowledged is not there once, or what was not is.
@@ -163,6 +169,11 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // A statement that is prepared again first, and can't be, says so before anything is wrong with its parameters.
         return Told::OfFaults;
     }
+    let is_described = expected.seen.get(at).is_some_and(|seen| seen.tag == b't');
+    if case.setup.mode == Mode::Transaction && is_described && told(&["ERROR 25P02"]) {
+        // A statement that the connection has not got can't be prepared in a failed transaction.
+        return Told::OfFaults;
+    }
     let discards = || {
         let lower = |text: &str| text.to_ascii_lowercase();
         says(member, |text| ["discard all", "discard temp"].iter().any(|discard| lower(text).contains(discard)))
@@ -179,11 +190,19 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // Only the server knows which of these messages a copy that fails on its data has ignored.
         return Told::OfFaults;
     }
+    let ends_of_copy = own.seen.last().is_some_and(|last| is_one_of(last, &["FATAL 0A000"])) && interrupts_copy(member);
+    if ends_of_copy && seen.is_some_and(|seen| seen.tag == b'S') {
+        // Up to there what resets settings has not been corrected.
+        return Told::OfFaults;
+    }
     if (case.setup.refusals && told(&REFUSALS)) || (client.cancelled && told(&["ERROR 57014"])) {
         return Told::OfFaults;
     }
     let is_undefined = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 55000"]));
-    if case.setup.reset == Reset::Never && is_undefined && says(member, |text| text.contains("nextval")) {
+    let is_last_number = at.checked_sub(1).and_then(|before| own.seen.get(before)).is_some_and(|columns| {
+        columns.tag == b'T' && [&b"currval"[..], b"lastval"].iter().any(|name| columns.body[2..].starts_with(name))
+    });
+    if case.setup.reset == Reset::Never && (is_undefined || is_last_number) && says(member, |text| text.contains("nextval")) {
         // A number is asked for behind a text that was to draw one, before it is known that it has failed: a stated limit.
         return Told::OfFaults;
     }
@@ -259,7 +278,7 @@ fn violation() -> Seen {
 }
 
 /// Where the login's answer ends.
-fn login(transcript: &Transcript) -> usize {
+pub fn login(transcript: &Transcript) -> usize {
     transcript.seen.iter().position(|seen| seen.tag == b'Z').map_or(transcript.seen.len(), |at| at + 1)
 }
 
@@ -296,6 +315,21 @@ fn respelt(transcript: &Transcript, alone: &Transcript) -> Transcript {
         }
     }
     greeted
+}
+
+/// All that clients have been told answers what they have sent, and all of that is answered.
+fn check_accounts(played: &Played) -> Option<String> {
+    let ends = |client: &Client| {
+        let last = client.transcript.seen.last();
+        client.transcript.is_cut() || last.is_some_and(|last| last.body.starts_with(b"FATAL"))
+    };
+    played.clients.iter().enumerate().find_map(|(id, client)| match client.owed() {
+        Err(why) => Some(format!("client {id}: {why}\n  it was told {}", client.transcript)),
+        Ok(Owed::Answer(to)) if client.ended && !client.vanished && !ends(client) => {
+            Some(format!("client {id} is owed the answer to {}\n  it was told {}", char::from(to), client.transcript))
+        }
+        Ok(_) => None,
+    })
 }
 
 /// Every connection has come back or is closed.

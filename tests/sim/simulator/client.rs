@@ -1,6 +1,8 @@
 //! A client's own side: it writes its script in pieces, waits where the script does, and notes what it is told.
 
+use super::account::{self, Owed};
 use super::case::{Ending, Member};
+use super::check::login;
 use super::wire::Close;
 use super::world::World;
 use crate::transcript::Transcript;
@@ -78,6 +80,15 @@ impl Client {
     /// What it waits for, told.
     pub fn shown(&self) -> String {
         format!("client {}: {:?}, {} of {} messages", self.id, self.place, self.seen(), self.total)
+    }
+
+    /// What it is owed, if all that it has been told answers something.
+    ///
+    /// # Errors
+    /// What answers nothing.
+    pub fn owed(&self) -> Result<Owed, String> {
+        let sent: Vec<u8> = self.writes.iter().flat_map(|(bytes, _)| bytes).copied().take(self.written).collect();
+        account::owed(&sent, self.transcript.seen.get(login(&self.transcript)..).unwrap_or_default())
     }
 
     /// Whether it has something to write, or to leave for.

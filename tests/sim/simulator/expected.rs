@@ -403,6 +403,27 @@ fn describe_prepared(script: &mut Script) {
     }
 }
 
+/// Has a query stand behind no description of a named statement without a `Sync`: where the connection has not got the statement, it can't
+/// be prepared in a failed transaction, and the server discards what is behind that.
+fn part_descriptions(script: &mut Script) {
+    let mut described = false;
+    for write in &mut script.writes {
+        let mut messages = Vec::new();
+        for message in write.messages.drain(..) {
+            if described && matches!(message, Message::Query(_) | Message::Function) {
+                messages.push(Message::Sync);
+            }
+            described = match &message {
+                Message::Describe { kind: 'S', name } => described || !name.is_empty(),
+                Message::Sync | Message::Query(_) | Message::Function => false,
+                _ => described,
+            };
+            messages.push(message);
+        }
+        write.messages = messages;
+    }
+}
+
 /// Where a script is in a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copy {
@@ -487,6 +508,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         run_by_name_what_is_there(script);
         hide_nothing_prepared(script);
         describe_prepared(script);
+        part_descriptions(script);
     }
 }
 

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::account::Owed;
 use super::cancel;
 use super::case::{Case, Fault};
 use super::check::was_refused;
@@ -152,7 +153,7 @@ impl Player {
             for at in (0..self.faults.len()).rev() {
                 if self.faults[at].0 <= steps {
                     let (_, fault) = self.faults.remove(at);
-                    self.go_wrong(fault);
+                    self.go_wrong(fault, steps);
                 }
             }
             self.pump();
@@ -314,12 +315,26 @@ impl Player {
         }
     }
 
-    fn go_wrong(&mut self, fault: Fault) {
+    fn go_wrong(&mut self, fault: Fault, steps: usize) {
         let world = Rc::clone(&self.world);
         world.tell(|| format!("fault {fault:?}"));
         if matches!(fault, Fault::Vanish | Fault::ClientReset) {
             let client = world.below(self.clients.len());
             self.clients[client].vanish(&world, fault == Fault::ClientReset);
+            return;
+        }
+        if fault == Fault::RefuseLogin {
+            world.refuses_login.set(true);
+            return;
+        }
+        if fault == Fault::CancelWaiting {
+            let waits = (0..self.clients.len()).find(|client| world.controls[*client].borrow().is_waiting());
+            if let Some(client) = waits {
+                self.clients[client].cancelled = true;
+                cancel::request(&world, client);
+            } else {
+                self.faults.push((steps + 5, fault));
+            }
             return;
         }
         if fault == Fault::Cancel {
@@ -360,7 +375,7 @@ impl Player {
                 self.later.push((world.now() + STALL, number));
             }
             Fault::Slow => cluster.slow_down(wire.backend, SLOW),
-            Fault::Vanish | Fault::ClientReset | Fault::Cancel => {}
+            Fault::Vanish | Fault::ClientReset | Fault::Cancel | Fault::CancelWaiting | Fault::RefuseLogin => {}
         }
     }
 
@@ -385,12 +400,16 @@ impl Player {
 
     /// Nothing can happen before time passes, or a client gives up. Says whether anything can then.
     fn waits_out(&mut self) -> bool {
-        if !self.world.setup.answers_all() {
+        let later = self.later.iter().map(|(at, _)| *at).min();
+        let next = [self.world.next_timer(), later].into_iter().flatten().min();
+        if !self.world.setup.answers_all() && !(self.world.setup.patient && next.is_some()) {
             let mut any = false;
             let calm = self.world.setup.is_calm();
             let stalled = self.world.links.borrow().iter().any(|link| link.stalled);
             for (client, alone) in self.clients.iter_mut().zip(&self.alone) {
-                if !calm || was_refused(&client.transcript, &alone.transcript) {
+                // What it is owed must come while it waits.
+                let may_give_up = next.is_some() || !matches!(client.owed(), Ok(Owed::Answer(_)));
+                if may_give_up && (!calm || was_refused(&client.transcript, &alone.transcript)) {
                     any |= client.gives_up_waiting(stalled);
                 }
             }
@@ -398,8 +417,7 @@ impl Player {
                 return true;
             }
         }
-        let later = self.later.iter().map(|(at, _)| *at).min();
-        let Some(next) = [self.world.next_timer(), later].into_iter().flatten().min() else { return false };
+        let Some(next) = next else { return false };
         self.world.advance_to(next);
         self.resume();
         true
