@@ -70,7 +70,7 @@ fn query(statements: &[&str]) -> Message {
 }
 
 fn parse(name: &str, text: String) -> Message {
-    Message::Parse { name: name.to_owned(), text }
+    Message::Parse { name: name.to_owned(), text, types: Vec::new() }
 }
 
 fn describe(kind: char, name: &str) -> Message {
@@ -209,7 +209,8 @@ impl Generator {
             13..=14 => {
                 let name = self.name();
                 let text = self.prepared_text();
-                out.push(parse(name, text));
+                let types = self.types(&text);
+                out.push(Message::Parse { name: name.to_owned(), text, types });
                 if self.random.chance(60) {
                     out.push(describe('S', name));
                 }
@@ -340,13 +341,30 @@ impl Generator {
         if self.random.chance(75) { "" } else { self.random.pick(&self.portals) }
     }
 
-    fn params(&mut self, text: &str) -> Vec<Option<String>> {
-        let count = (1..=2).filter(|n| text.contains(&format!("${n}"))).count();
+    /// The types that a Parse gives of its parameters, if any: of all of them, of some, or of one too many.
+    fn types(&mut self, text: &str) -> Vec<u32> {
+        if !self.random.chance(if text.contains('$') { 25 } else { 2 }) {
+            return Vec::new();
+        }
+        let first = match text {
+            _ if text.contains("::int") || text.contains(" u") => [0, 23, 20],
+            _ if text.contains("token") || text.contains("::text") || text.contains("'x'") => [0, 25, 25],
+            _ => [23, 25, 20],
+        };
+        let mut types = vec![self.random.pick(&first)];
+        if self.random.chance(20) {
+            types.push(self.random.pick(&first));
+        }
+        types
+    }
+
+    fn params(&mut self, text: &str, given: usize) -> Vec<Option<String>> {
+        let count = (1..=2).filter(|n| text.contains(&format!("${n}"))).count().max(given);
         (0..count).map(|_| self.param(text)).collect()
     }
 
     fn param(&mut self, text: &str) -> Option<String> {
-        if text.contains("token") {
+        if text.contains("token") && !text.contains(" u") {
             return Some(self.token());
         }
         let value = self.random.pick(&["7", "7", "7", "x", "1", ""]);
@@ -357,8 +375,9 @@ impl Generator {
     fn extended(&mut self, out: &mut Vec<Message>) {
         let name = if self.random.chance(80) { "" } else { self.name() };
         let text = self.prepared_text();
-        let params = self.params(&text);
-        out.push(parse(name, text));
+        let types = self.types(&text);
+        let params = self.params(&text, types.len());
+        out.push(Message::Parse { name: name.to_owned(), text, types });
         if self.random.chance(15) {
             out.push(describe('S', name));
         }
@@ -485,7 +504,8 @@ impl Generator {
 
     /// A text to be prepared: with parameters, perhaps.
     fn prepared_text(&mut self) -> String {
-        match self.random.below(13) {
+        match self.random.below(14) {
+            13 => "insert into u(token, n) values ('counted', $1)".to_owned(),
             12 => self.random.pick(&["select 'a\\qb' as s", "select 'it\\'s'"]).to_owned(),
             0 => "select $1::text".to_owned(),
             1 => "select $1::int + 1 as n".to_owned(),

@@ -65,6 +65,8 @@ struct Setting {
     kind: Kind,
     held: Held,
     reset: Rc<str>,
+    /// The startup packet has said what RESET gives, which the server's configuration does not change.
+    is_clients: bool,
     stack: Vec<Level>,
     /// The value that was reported last, for those that are.
     reported: Option<Rc<str>>,
@@ -135,6 +137,7 @@ impl Settings {
                     name: name.into(),
                     kind,
                     reset: Rc::clone(&value),
+                    is_clients: false,
                     reported: reported.then(|| Rc::clone(&value)),
                     held: Held { text: value, source: Source::Start },
                     stack: Vec::new(),
@@ -167,10 +170,33 @@ impl Settings {
         let setting = &mut self.all[at];
         setting.held.text = Rc::clone(&value);
         setting.reset = Rc::clone(&value);
+        setting.is_clients = true;
         if setting.reported.is_some() {
             setting.reported = Some(value);
         }
         Ok(())
+    }
+
+    /// The server's default is another one from now on: `set_config_option` with `makeDefault`.
+    pub fn configure(&mut self, name: &str, value: &str) {
+        let Some(at) = self.find(name).filter(|at| !self.all[*at].is_clients) else { return };
+        let Ok(value) = self.check(at, value) else { return };
+        let setting = &mut self.all[at];
+        setting.reset = Rc::clone(&value);
+        let priors = setting.stack.iter_mut().map(|level| &mut level.prior);
+        for held in priors.chain([&mut setting.held]).filter(|held| held.source == Source::Start) {
+            held.text = Rc::clone(&value);
+        }
+        self.report |= setting.reported.is_some();
+        self.generation += 1;
+    }
+
+    /// The same for a session that begins.
+    pub fn begin_with(&mut self, name: &str, value: &str) {
+        self.configure(name, value);
+        for setting in self.all.iter_mut().filter(|setting| setting.reported.is_some()) {
+            setting.reported = Some(Rc::clone(&setting.held.text));
+        }
     }
 
     /// All that is reported at the start.
@@ -219,6 +245,7 @@ impl Settings {
             kind: Kind::Custom,
             held: Held { text: "".into(), source: Source::Start },
             reset: "".into(),
+            is_clients: false,
             stack: Vec::new(),
             reported: None,
         });

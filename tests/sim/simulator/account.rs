@@ -35,10 +35,23 @@ pub fn owed(sent: &[u8], told: &[Seen]) -> Result<Owed, String> {
     Ok(if whole { account.rest() } else { Owed::Unknown })
 }
 
+/// The messages that are answered, each with what answers it, as far as that can be told.
+pub fn answers<'s>(sent: &'s [u8], told: &'s [Seen]) -> impl Iterator<Item = (Sent<'s>, &'s Seen)> {
+    let mut account = Account { messages: messages(sent).0, at: 0, copied: 0, skips: false };
+    told.iter()
+        .map_while(move |seen| {
+            let message = account.next().map(|message| Sent { tag: message.tag, body: message.body });
+            let is_of_none = matches!(seen.tag, b'N' | b'A' | b'S');
+            matches!(account.take(seen), Taken::Answer).then_some(())?;
+            Some(message.filter(|_| !is_of_none).map(|message| (message, seen)))
+        })
+        .flatten()
+}
+
 /// A message that the client has sent.
-struct Sent<'a> {
-    tag: u8,
-    body: &'a [u8],
+pub struct Sent<'a> {
+    pub tag: u8,
+    pub body: &'a [u8],
 }
 
 impl Sent<'_> {
@@ -96,9 +109,9 @@ struct Account<'a> {
     skips: bool,
 }
 
-impl Account<'_> {
+impl<'a> Account<'a> {
     /// Goes on to a message that is answered.
-    fn next(&mut self) -> Option<&Sent<'_>> {
+    fn next(&mut self) -> Option<&Sent<'a>> {
         while let Some(message) = self.messages.get(self.at) {
             if self.skips && message.tag == b'S' {
                 self.skips = false;
@@ -128,7 +141,9 @@ impl Account<'_> {
                 self.at += 1;
             }
             (b'D', b't') | (b'E', b'D' | b'H' | b'd' | b'c') => {}
-            (b'P', b'1') | (b'B', b'2') | (b'C', b'3') | (b'D', b'T' | b'n') | (b'E', b'C' | b'I' | b's') => self.at += 1,
+            (b'P', b'1') | (b'B', b'2') | (b'C', b'3') | (b'D', b'T' | b'n') | (b'E', b'C' | b'I' | b's') => {
+                self.at += 1;
+            }
             _ => return Taken::OfNothing,
         }
         Taken::Answer

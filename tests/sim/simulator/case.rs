@@ -43,11 +43,17 @@ pub enum Fault {
     CancelWaiting,
     /// The server refuses the next login.
     RefuseLogin,
+    /// The server's configuration is reloaded: another time zone is its default.
+    Reload,
+    /// Sessions that begin from now on have another time zone by default.
+    NewDefault,
+    /// A column that parameters are compared with gets another type.
+    Alter,
     /// A connection's next statement takes a while.
     Slow,
 }
 
-const FAULTS: [(Fault, &str); 13] = [
+const FAULTS: [(Fault, &str); 16] = [
     (Fault::Terminate, "terminate"),
     (Fault::FatalNext, "fatal_next"),
     (Fault::Crash, "crash"),
@@ -61,6 +67,9 @@ const FAULTS: [(Fault, &str); 13] = [
     (Fault::CancelWaiting, "cancel_waiting"),
     (Fault::RefuseLogin, "refuse_login"),
     (Fault::Slow, "slow"),
+    (Fault::Reload, "reload"),
+    (Fault::NewDefault, "new_default"),
+    (Fault::Alter, "alter"),
 ];
 
 /// What pgferry and the network are like.
@@ -146,6 +155,9 @@ pub struct Case {
     pub schedule: u64,
 }
 
+/// The time zone that is the default once the server's configuration has changed, of which no client knows.
+pub const NEW_ZONE: &str = "America/New_York";
+
 /// What is to be hunted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wishes {
@@ -155,6 +167,16 @@ pub struct Wishes {
 }
 
 impl Case {
+    /// Whether a column's type changes in the run.
+    pub fn alters(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| *fault == Fault::Alter)
+    }
+
+    /// Whether the server's defaults change in the run.
+    pub fn has_new_defaults(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Reload | Fault::NewDefault))
+    }
+
     /// The case of `seed`.
     pub fn of(seed: u64, wishes: Wishes) -> Self {
         let mut random = Random::new(seed ^ 0x51d0);
@@ -186,9 +208,16 @@ impl Case {
         let mut faults = Vec::new();
         if setup.faults {
             for _ in 0..=random.below(4) {
-                let fault = random.pick(&FAULTS).0;
+                let fault = random.pick(&FAULTS[..13]).0;
                 faults.push((random.below(400), fault));
             }
+        }
+        if random.chance(15) {
+            faults.push((random.below(400), random.pick(&[Fault::Reload, Fault::Reload, Fault::NewDefault])));
+            members.iter_mut().for_each(|member| expected::leave_default_zone(&mut member.script));
+        }
+        if random.chance(15) {
+            faults.push((random.below(400), Fault::Alter));
         }
         Self { setup, members, faults, schedule: seed }
     }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use pgferry::internals::config::{Mode, Reset};
 
 use super::account::Owed;
-use super::case::{Case, Member};
+use super::case::{Case, Member, NEW_ZONE};
 use super::client::Client;
+use super::defaults;
 use super::expected;
 use super::play::{Alone, Played, TABLES};
 use super::tokens::Unit;
+use super::types;
 use crate::script::{Message, Script, Write};
 use crate::transcript::{Seen, Transcript};
 
@@ -90,7 +92,26 @@ enum Told {
 }
 
 fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -> Told {
-    let (mut own, expected) = (respelt(&client.transcript, &alone.transcript), greeted(&alone.transcript));
+    let contradiction = match () {
+        // What comes behind code that resets is put right only behind all of it.
+        () if case.has_new_defaults() && !says(member, expected::resets_in_code) => {
+            defaults::contradiction(&client.transcript)
+        }
+        () => None,
+    };
+    let contradiction = contradiction.or_else(|| types::contradiction(&client.sent(), client.told()));
+    if let Some(why) = contradiction {
+        return Told::Wrong(format!("{why}: {}", client.transcript), "contradiction".to_owned());
+    }
+    let as_before = |transcript: &Transcript| {
+        let transcript = if case.has_new_defaults() { defaults::as_before(transcript) } else { transcript.clone() };
+        if case.alters() { types::as_before(&transcript) } else { transcript }
+    };
+    let (transcript, alone) = (
+        as_before(&client.transcript),
+        Alone { transcript: as_before(&alone.transcript), flushed: as_before(&alone.flushed), rows: Vec::new() },
+    );
+    let (mut own, expected) = (respelt(&transcript, &alone.transcript), greeted(&alone.transcript));
     for (own, expected) in own.seen.iter_mut().zip(&expected.seen) {
         if *own.body == *b"ERROR 25P02" && expected.tag == b'E' {
             // A statement is prepared first where PostgreSQL had it already: it is refused in a failed transaction.
@@ -169,11 +190,6 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // A statement that is prepared again first, and can't be, says so before anything is wrong with its parameters.
         return Told::OfFaults;
     }
-    let is_described = expected.seen.get(at).is_some_and(|seen| seen.tag == b't');
-    if case.setup.mode == Mode::Transaction && is_described && told(&["ERROR 25P02"]) {
-        // A statement that the connection has not got can't be prepared in a failed transaction.
-        return Told::OfFaults;
-    }
     let discards = || {
         let lower = |text: &str| text.to_ascii_lowercase();
         says(member, |text| ["discard all", "discard temp"].iter().any(|discard| lower(text).contains(discard)))
@@ -202,13 +218,16 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
     let is_last_number = at.checked_sub(1).and_then(|before| own.seen.get(before)).is_some_and(|columns| {
         columns.tag == b'T' && [&b"currval"[..], b"lastval"].iter().any(|name| columns.body[2..].starts_with(name))
     });
-    if case.setup.reset == Reset::Never && (is_undefined || is_last_number) && says(member, |text| text.contains("nextval")) {
+    if case.setup.reset == Reset::Never
+        && (is_undefined || is_last_number)
+        && says(member, |text| text.contains("nextval"))
+    {
         // A number is asked for behind a text that was to draw one, before it is known that it has failed: a stated limit.
         return Told::OfFaults;
     }
     let more = seen.is_some_and(|seen| seen.tag == b'S') && says(member, expected::resets_in_code);
     let resets = || texts(member).filter(|text| expected::resets_in_code(text)).count();
-    if more && (says(member, expected::changes_settings) || resets() > 1) {
+    if more && (says(member, expected::changes_settings) || resets() > 1 || case.has_new_defaults()) {
         // Found open: code that resets what a statement in the same piece of work has set, or other code has reset.
         return Told::OfFaults;
     }
@@ -389,7 +408,9 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
             let names = [&b"TimeZone"[..], b"DateStyle", b"application_name", b"standard_conforming_strings"];
             for (name, row) in names.into_iter().zip(&rows) {
                 let known = link.state.params.get(name).unwrap_or_default();
-                if *row != format!("D({})", known.escape_ascii()) {
+                // The server tells of a new default with its next answer, which this is.
+                let is_news = case.has_new_defaults() && known == b"UTC" && *row == format!("D({NEW_ZONE})");
+                if !is_news && *row != format!("D({})", known.escape_ascii()) {
                     return Some(format!(
                         "link {}: {} is {row}, and the books say {}",
                         link.number(),

@@ -5,7 +5,7 @@ use super::case::{Ending, Member};
 use super::check::login;
 use super::wire::Close;
 use super::world::World;
-use crate::transcript::Transcript;
+use crate::transcript::{Seen, Transcript};
 
 /// Where a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +87,17 @@ impl Client {
     /// # Errors
     /// What answers nothing.
     pub fn owed(&self) -> Result<Owed, String> {
-        let sent: Vec<u8> = self.writes.iter().flat_map(|(bytes, _)| bytes).copied().take(self.written).collect();
-        account::owed(&sent, self.transcript.seen.get(login(&self.transcript)..).unwrap_or_default())
+        account::owed(&self.sent(), self.told())
+    }
+
+    /// The bytes that it has sent behind its startup packet.
+    pub fn sent(&self) -> Vec<u8> {
+        self.writes.iter().flat_map(|(bytes, _)| bytes).copied().take(self.written).collect()
+    }
+
+    /// What it has been told behind its login.
+    pub fn told(&self) -> &[Seen] {
+        self.transcript.seen.get(login(&self.transcript)..).unwrap_or_default()
     }
 
     /// Whether it has something to write, or to leave for.

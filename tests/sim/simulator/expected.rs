@@ -202,7 +202,9 @@ pub fn resets_in_code(text: &str) -> bool {
 /// Which of a script's texts reset settings without saying so.
 fn hidden_resets(script: &Script) -> impl Fn(&String) -> bool + use<> {
     let named = |message: &Message| match message {
-        Message::Parse { name, text } => !name.is_empty() && (text.starts_with("reset") || text.starts_with("discard")),
+        Message::Parse { name, text, .. } => {
+            !name.is_empty() && (text.starts_with("reset") || text.starts_with("discard"))
+        }
         _ => false,
     };
     // By SQL's EXECUTE a named statement resets as code does.
@@ -281,7 +283,7 @@ fn part_resets(script: &mut Script, setup: &Setup) {
                         parts = true;
                     }
                 }
-                Message::Parse { name, text } if resets(text) => {
+                Message::Parse { name, text, .. } if resets(text) => {
                     if name.is_empty() {
                         ends_at_sync = true;
                         unnamed_resets = true;
@@ -327,7 +329,7 @@ fn run_by_name_what_can_be(script: &mut Script) {
     };
     let sets_path = texts().any(|text| text.contains("search_path"));
     let nests = messages().any(|message| match message {
-        Message::Parse { name, text } => !name.is_empty() && text.starts_with("execute "),
+        Message::Parse { name, text, .. } => !name.is_empty() && text.starts_with("execute "),
         _ => false,
     });
     if !sets_path && !nests {
@@ -339,7 +341,7 @@ fn run_by_name_what_can_be(script: &mut Script) {
             Message::Query(statements) => {
                 statements.iter_mut().filter(|text| runs(text)).for_each(|text| "select 'not run'".clone_into(text));
             }
-            Message::Parse { name, text } if runs(text) && (sets_path || !name.is_empty()) => {
+            Message::Parse { name, text, .. } if runs(text) && (sets_path || !name.is_empty()) => {
                 "select 'not run'".clone_into(text);
             }
             _ => {}
@@ -352,7 +354,7 @@ fn run_by_name_what_can_be(script: &mut Script) {
 fn run_by_name_what_is_there(script: &mut Script) {
     let mut prepared: Vec<String> = Vec::new();
     for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
-        let Message::Parse { name, text } = message else { continue };
+        let Message::Parse { name, text, .. } = message else { continue };
         let runs = text.strip_prefix("execute ").filter(|run| !run.starts_with("sql_"));
         if runs.is_some_and(|run| !prepared.iter().any(|name| run.starts_with(name))) {
             "select 'not there'".clone_into(text);
@@ -367,7 +369,7 @@ fn run_by_name_what_is_there(script: &mut Script) {
 /// another one, where it is made anew, it does.
 fn hide_nothing_prepared(script: &mut Script) {
     let messages = || script.writes.iter().flat_map(|write| &write.messages);
-    let named = |message: &Message| matches!(message, Message::Parse { name, text } if !name.is_empty() && text.contains("from v"));
+    let named = |message: &Message| matches!(message, Message::Parse { name, text, .. } if !name.is_empty() && text.contains("from v"));
     if !messages().any(named) {
         return;
     }
@@ -393,7 +395,7 @@ fn describe_prepared(script: &mut Script) {
         let mut messages = Vec::new();
         for message in write.messages.drain(..) {
             let told = match &message {
-                Message::Parse { name, text } if text.contains("from v") => Some(name.clone()),
+                Message::Parse { name, text, .. } if text.contains("from v") => Some(name.clone()),
                 _ => None,
             };
             messages.push(message);
@@ -403,24 +405,33 @@ fn describe_prepared(script: &mut Script) {
     }
 }
 
-/// Has a query stand behind no description of a named statement without a `Sync`: where the connection has not got the statement, it can't
-/// be prepared in a failed transaction, and the server discards what is behind that.
-fn part_descriptions(script: &mut Script) {
-    let mut described = false;
-    for write in &mut script.writes {
-        let mut messages = Vec::new();
-        for message in write.messages.drain(..) {
-            if described && matches!(message, Message::Query(_) | Message::Function) {
-                messages.push(Message::Sync);
+/// Has no named statement without a result be described apart from its `Parse`: a connection that has not got it can't prepare it in a failed
+/// transaction, in which such a description does not fail.
+fn describe_results(script: &mut Script) {
+    let has_result = |text: &str| {
+        ["select", "show", "fetch", "values"].iter().any(|verb| text.starts_with(verb)) || text.contains("returning")
+    };
+    let (mut without, mut before): (Vec<String>, _) = (Vec::new(), None);
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        let parsed = before.take();
+        match message {
+            Message::Parse { name, text, .. } => {
+                if !name.is_empty() && text.starts_with("fetch") {
+                    // Where it is prepared before its cursor is there it gives nothing for good.
+                    "select 'no fetch'".clone_into(text);
+                }
+                if !has_result(text) {
+                    without.push(name.clone());
+                }
+                before = Some(name.clone());
             }
-            described = match &message {
-                Message::Describe { kind: 'S', name } => described || !name.is_empty(),
-                Message::Sync | Message::Query(_) | Message::Function => false,
-                _ => described,
-            };
-            messages.push(message);
+            Message::Describe { kind: 'S', name }
+                if !name.is_empty() && without.contains(name) && parsed.as_ref() != Some(name) =>
+            {
+                *message = Message::Flush;
+            }
+            _ => {}
         }
-        write.messages = messages;
     }
 }
 
@@ -477,7 +488,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
                     runs.for_each(|text| "select 'no name'".clone_into(text));
                 }
             }
-            Message::Parse { name, text: sql } => {
+            Message::Parse { name, text: sql, .. } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
                 let few = setup.statements < 4;
@@ -508,7 +519,24 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         run_by_name_what_is_there(script);
         hide_nothing_prepared(script);
         describe_prepared(script);
-        part_descriptions(script);
+        describe_results(script);
+    }
+}
+
+/// Has a client not ask for the time zone that the server gives by default, so that each zone shows where it comes from. Where it does, it
+/// has the new default on connections that were opened without it: a stated limit.
+pub fn leave_default_zone(script: &mut Script) {
+    for (_, value) in script.startup.iter_mut().filter(|(name, value)| name == "TimeZone" && value == "UTC") {
+        "Asia/Tokyo".clone_into(value);
+    }
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        match message {
+            Message::Query(statements) => {
+                statements.iter_mut().for_each(|text| *text = text.replace("'UTC'", "'Asia/Tokyo'"));
+            }
+            Message::Parse { text, .. } => *text = text.replace("'UTC'", "'Asia/Tokyo'"),
+            _ => {}
+        }
     }
 }
 
