@@ -149,6 +149,7 @@ impl Generator {
                 "show timezone",
                 "show application_name",
                 "show work_mem",
+                "show synchronous_commit",
                 "show statement_timeout",
                 "show standard_conforming_strings",
             ])],
@@ -523,7 +524,11 @@ impl Generator {
 
     fn setting(&mut self) -> String {
         let random = &mut self.random;
-        match random.below(11) {
+        match random.below(13) {
+            11 | 12 => format!(
+                "synchronous_commit {}",
+                random.pick(&["= local", "to local", "= LOCAL", "= off", "= 'local'", "to default"])
+            ),
             10 => format!("default_text_search_config = {}", random.pick(&["mine", "'mine'", "simple", "nothing"])),
             0 => format!("timezone = '{}'", random.pick(&ZONES)),
             1 => format!(
@@ -553,6 +558,7 @@ impl Generator {
             "work_mem",
             "a.b",
             "standard_conforming_strings",
+            "synchronous_commit",
         ])
     }
 
@@ -601,7 +607,8 @@ impl Generator {
         if self.options.sequences && self.random.chance(15) {
             return self.sequence();
         }
-        match self.random.below(62) {
+        match self.random.below(64) {
+            59 | 60 => self.function(),
             0..=9 => self.select(),
             10..=14 => self.write(),
             15..=17 => "begin".to_owned(),
@@ -773,6 +780,19 @@ impl Generator {
             _ if self.options.global => "insert into numbered(token) values ('n') returning id".to_owned(),
             _ => "insert into u(token) values ('counted')".to_owned(),
         }
+    }
+
+    /// The making of a function, in whose body semicolons end no statement of the text.
+    fn function(&mut self) -> String {
+        let name =
+            if self.random.chance(50) { "pg_temp.f".to_owned() } else { format!("code.own{}", self.options.client) };
+        let body = self.random.pick(&[
+            "select 1",
+            "select 1;select 2",
+            "select 'reset all'::text;select 3",
+            "select 5 as end1",
+        ]);
+        format!("create or replace function {name}() returns int language sql begin atomic {body};end")
     }
 
     /// Code that is sent as a text.

@@ -22,6 +22,8 @@ enum Kind {
     Memory,
     Int,
     Role,
+    /// `synchronous_commit`.
+    Commit,
     /// A text search configuration. There is `mine`, in schema `one`, and PostgreSQL's own `simple`.
     SearchConfig,
     Internal,
@@ -96,7 +98,8 @@ const REPORTED: [(&str, Kind, &str); 13] = [
     ("TimeZone", Kind::TimeZone, "UTC"),
 ];
 
-const OTHERS: [(&str, Kind, &str); 9] = [
+const OTHERS: [(&str, Kind, &str); 10] = [
+    ("synchronous_commit", Kind::Commit, "on"),
     ("default_text_search_config", Kind::SearchConfig, "pg_catalog.english"),
     ("search_path", Kind::Path, "\"$user\", public"),
     ("statement_timeout", Kind::Time, "0"),
@@ -369,6 +372,11 @@ impl Settings {
                 number(value, &MEMORY).filter(|n| (64..=i64::from(i32::MAX)).contains(n)).map(|n| shown(n, &MEMORY))
             }
             Kind::Int => value.parse::<i64>().ok().filter(|n| (-15..=3).contains(n)).map(|n| n.to_string().into()),
+            Kind::Commit => {
+                let lower = value.to_ascii_lowercase();
+                let levels = ["local", "remote_write", "remote_apply", "on", "off"];
+                levels.into_iter().find(|level| *level == lower).map(Into::into)
+            }
             Kind::Role => ["none", "limited"].into_iter().find(|role| *role == value).map(Into::into),
             Kind::SearchConfig => {
                 let path = self.get("search_path").map(|path| identifiers(path)).unwrap_or_default();
@@ -448,7 +456,7 @@ fn end(setting: &mut Setting, nest: usize, commit: bool) -> bool {
         if let Some(value) = restored {
             // Texts are compared by where they are, others by what they are.
             let same = match setting.kind {
-                Kind::Bool | Kind::IntervalStyle => setting.held.text == value.text,
+                Kind::Bool | Kind::IntervalStyle | Kind::Commit => setting.held.text == value.text,
                 _ => Rc::ptr_eq(&setting.held.text, &value.text),
             };
             changed |= !same;

@@ -66,6 +66,7 @@ const RULES: &[Rule] = &[
     rule(leaks_hidden, "code.reset_all", "select code.reset('timezone')", "not all of it is seen"),
     rule(leaks_hidden, "code.reset('search_path'", "select code.reset('datestyle')", "not reported: not seen"),
     rule(leaks_hidden, "code.reset('work_mem'", "select code.reset('application_name')", "not reported: not seen"),
+    rule(leaks_hidden, "code.reset('synchronous_commit'", "select code.reset('timezone')", "not reported: not seen"),
     rule(leaks_hidden, "code.reset('a.b'", "select code.reset('timezone')", "not reported: not seen"),
     rule(leaks_hidden, "code.next", "select 'no sequence'", "not seen"),
     rule(forgets_sequences, "currval", "select 'no sequence'", "refused where it is not known"),
@@ -98,6 +99,7 @@ const RULES: &[Rule] = &[
     rule(leaks_all, "search_path", "show timezone", "nothing is reset"),
     rule(leaks_all, "work_mem", "show timezone", "nothing is reset"),
     rule(leaks_all, "default_text", "show timezone", "nothing is reset"),
+    rule(leaks_all, "synchronous_commit", "show timezone", "nothing is reset"),
     rule(leaks_all, "a.b", "show timezone", "nothing is reset"),
     rule(leaks_all, "c.d", "show timezone", "nothing is reset"),
     rule(leaks_all, "_timeout", "show timezone", "nothing is reset"),
@@ -548,6 +550,7 @@ pub fn as_others(script: &Script, client: usize) -> Script {
             ("dup0_", format!("dup{client}_")),
             ("(100)", format!("({})", 100 + client)),
             ("code.seq0", format!("code.seq{client}")),
+            ("code.own0", format!("code.own{client}")),
         ] {
             *text = text.replace(own, &others);
         }
