@@ -133,6 +133,17 @@ impl Generator {
             );
         }
         if self.random.chance(5) {
+            // Named twice.
+            let (name, values) = self.random.pick(&[
+                ("options", ["-c search_path=one -c a.b=first", "-c work_mem=5MB"]),
+                ("options", ["-c a.b=first", "-c search_path=two"]),
+                ("application_name", ["first", "second"]),
+                ("DateStyle", ["German", "ISO, DMY"]),
+                ("TimeZone", ["Asia/Tokyo", "Europe/Berlin"]),
+            ]);
+            values.iter().for_each(|value| put(name, value));
+        }
+        if self.random.chance(5) {
             put("search_path", self.random.pick(&["one, public", "two"]));
         }
         startup

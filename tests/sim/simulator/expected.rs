@@ -468,7 +468,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
     close_copies(script, transaction(setup));
     avoid_hidden_resets(script);
     // A setting with a dot in its name that somebody has set once is empty in the session ever after, and not unknown.
-    let known = if let Some(at) = script.startup.iter().position(|(name, _)| name == "options") {
+    let known = if let Some(at) = script.startup.iter().rposition(|(name, _)| name == "options") {
         &mut script.startup[at].1
     } else {
         script.startup.push(("options".to_owned(), String::new()));
