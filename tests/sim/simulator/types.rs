@@ -35,6 +35,10 @@ pub fn contradiction(sent: &[u8], told: &[Seen]) -> Option<String> {
                     return Some(format!("is told other types of {}", name.escape_ascii()));
                 }
             }
+            // SQL frees names, and takes them.
+            (_, b'C') if [&b"DEALLOCATE"[..], b"DISCARD", b"PREPARE"].iter().any(|tag| seen.body.starts_with(tag)) => {
+                known.clear();
+            }
             _ => {}
         }
     }
