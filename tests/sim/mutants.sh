@@ -63,7 +63,6 @@ plain-sends-again | src/machine/plain_request.rs | io\.to_server\.drain\([^;]*; 
 plain-passes-anything | src/machine/plain_request.rs | _ => \Kreturn None(?=,) | {}
 plain-keeps-unnamed | src/machine/plain_request.rs | client\.unnamed = None; |
 plain-unnamed-not-noted | src/machine/plain_request.rs | client\.set_unnamed\(id, &text, columns\); |
-plain-other-types | src/machine/plain_request.rs | let has_told_types = \K[^;]*(?=;) | true
 plain-not-renamed | src/machine/plain_request.rs | frontend::BIND, b"\\0", \Kname(?=, values) | "x"
 fate-ignored | src/machine/statements.rs | self\.client\.in_force\.may_go_back\(\); |
 refused-close-fails | src/machine/refusal.rs | if \Kmessage\.closes\(\)(?= \{\n\s+// An error here) | false
