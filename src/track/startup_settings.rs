@@ -84,7 +84,8 @@ pub struct StartupSettings {
 impl StartupSettings {
     /// Splits parameters of a startup packet into those that follow the client and the others.
     #[must_use]
-    pub fn split(params: RawPairs) -> (Self, RawPairs) {
+    pub fn split(mut params: RawPairs) -> (Self, RawPairs) {
+        keep_last_options(&mut params);
         let followed = params.iter().map(|(name, value)| match name.as_slice() {
             b"options" => options(value),
             _ => setting(name, value).map(|one| vec![one]),
@@ -155,6 +156,18 @@ impl StartupSettings {
         sql.extend_from_slice(b"ROLLBACK;");
         sql
     }
+}
+
+/// Leaves of several `options` the last: the server forgets those before it (`ProcessStartupPacket` in
+/// `src/backend/tcop/backend_startup.c`).
+fn keep_last_options(params: &mut RawPairs) {
+    let is_options = |(name, _): &(Vec<u8>, Vec<u8>)| name == b"options";
+    let mut before = params.iter().filter(|pair| is_options(pair)).count().saturating_sub(1);
+    params.retain(|pair| {
+        let is_before = is_options(pair) && before > 0;
+        before -= usize::from(is_before);
+        !is_before
+    });
 }
 
 /// The statement that gives setting `name` just this value, which a `SET` would spell otherwise where it is a list.
@@ -326,6 +339,13 @@ mod tests {
         let only_at_login = ["log_connections", "log_min_duration_statement", "deadlock_timeout", "role"];
         assert_eq!(key[..4], only_at_login);
         assert_eq!(key[4..], ["temp_tablespaces", "app.name", "_pq_.some"]);
+    }
+
+    #[test]
+    fn of_several_options_the_last_count() {
+        let (follow, key) =
+            split(&[("options", "-c a.b=1 -c role=reader"), ("work_mem", "1MB"), ("options", "-c c.d=2")]);
+        assert_eq!((follow, key), (vec!["c.d=2".to_owned(), "work_mem=1MB".to_owned()], Vec::new()));
     }
 
     #[test]

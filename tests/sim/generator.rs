@@ -70,7 +70,7 @@ fn query(statements: &[&str]) -> Message {
 }
 
 fn parse(name: &str, text: String) -> Message {
-    Message::Parse { name: name.to_owned(), text }
+    Message::Parse { name: name.to_owned(), text, types: Vec::new() }
 }
 
 fn describe(kind: char, name: &str) -> Message {
@@ -133,6 +133,17 @@ impl Generator {
             );
         }
         if self.random.chance(5) {
+            // Named twice.
+            let (name, values) = self.random.pick(&[
+                ("options", ["-c search_path=one -c a.b=first", "-c work_mem=5MB"]),
+                ("options", ["-c a.b=first", "-c search_path=two"]),
+                ("application_name", ["first", "second"]),
+                ("DateStyle", ["German", "ISO, DMY"]),
+                ("TimeZone", ["Asia/Tokyo", "Europe/Berlin"]),
+            ]);
+            values.iter().for_each(|value| put(name, value));
+        }
+        if self.random.chance(5) {
             put("search_path", self.random.pick(&["one, public", "two"]));
         }
         startup
@@ -149,6 +160,7 @@ impl Generator {
                 "show timezone",
                 "show application_name",
                 "show work_mem",
+                "show synchronous_commit",
                 "show statement_timeout",
                 "show standard_conforming_strings",
             ])],
@@ -188,7 +200,7 @@ impl Generator {
             let statement = self.contended();
             return out.push(Message::Query(vec![statement]));
         }
-        match self.random.below(25) {
+        match self.random.below(26) {
             0..=6 => {
                 let several = self.random.pick(&[1, 1, 1, 1, 2, 3, 4]);
                 let statements = (0..several).map(|_| self.statement()).collect();
@@ -209,7 +221,8 @@ impl Generator {
             13..=14 => {
                 let name = self.name();
                 let text = self.prepared_text();
-                out.push(parse(name, text));
+                let types = self.types(&text);
+                out.push(Message::Parse { name: name.to_owned(), text, types });
                 if self.random.chance(60) {
                     out.push(describe('S', name));
                 }
@@ -242,6 +255,7 @@ impl Generator {
                 out.push(stray);
             }
             23 => self.without_encoding(out),
+            24 => self.without_sync(out),
             _ => {
                 // A whole transaction.
                 let begin = self.random.pick(&["begin", "begin", "start transaction"]);
@@ -298,6 +312,30 @@ impl Generator {
         self.end(out);
     }
 
+    /// A query or a call behind messages that no Sync ends, as some drivers send them.
+    fn without_sync(&mut self, out: &mut Vec<Message>) {
+        for _ in 0..=self.random.pick(&[0, 0, 0, 1, 2]) {
+            let (name, portal) = (self.name(), self.portal());
+            match self.random.below(8) {
+                0..=2 => out.push(close('S', name)),
+                3 => out.push(close('P', portal)),
+                4 => out.push(Message::Flush),
+                5 => out.push(describe('S', name)),
+                _ => {
+                    let text = self.prepared_text();
+                    out.push(parse(name, text));
+                }
+            }
+        }
+        if self.random.chance(85) {
+            let several = self.random.pick(&[1, 1, 1, 2]);
+            let statements = (0..several).map(|_| self.statement()).collect();
+            out.push(Message::Query(statements));
+        } else {
+            out.push(Message::Function);
+        }
+    }
+
     /// How a few extended messages end: mostly with a Sync.
     fn end(&mut self, out: &mut Vec<Message>) {
         match self.random.below(20) {
@@ -315,13 +353,30 @@ impl Generator {
         if self.random.chance(75) { "" } else { self.random.pick(&self.portals) }
     }
 
-    fn params(&mut self, text: &str) -> Vec<Option<String>> {
-        let count = (1..=2).filter(|n| text.contains(&format!("${n}"))).count();
+    /// The types that a Parse gives of its parameters, if any: of all of them, of some, or of one too many.
+    fn types(&mut self, text: &str) -> Vec<u32> {
+        if !self.random.chance(if text.contains('$') { 25 } else { 2 }) {
+            return Vec::new();
+        }
+        let first = match text {
+            _ if text.contains("::int") || text.contains(" u") => [0, 23, 20],
+            _ if text.contains("token") || text.contains("::text") || text.contains("'x'") => [0, 25, 25],
+            _ => [23, 25, 20],
+        };
+        let mut types = vec![self.random.pick(&first)];
+        if self.random.chance(20) {
+            types.push(self.random.pick(&first));
+        }
+        types
+    }
+
+    fn params(&mut self, text: &str, given: usize) -> Vec<Option<String>> {
+        let count = (1..=2).filter(|n| text.contains(&format!("${n}"))).count().max(given);
         (0..count).map(|_| self.param(text)).collect()
     }
 
     fn param(&mut self, text: &str) -> Option<String> {
-        if text.contains("token") {
+        if text.contains("token") && !text.contains(" u") {
             return Some(self.token());
         }
         let value = self.random.pick(&["7", "7", "7", "x", "1", ""]);
@@ -332,8 +387,9 @@ impl Generator {
     fn extended(&mut self, out: &mut Vec<Message>) {
         let name = if self.random.chance(80) { "" } else { self.name() };
         let text = self.prepared_text();
-        let params = self.params(&text);
-        out.push(parse(name, text));
+        let types = self.types(&text);
+        let params = self.params(&text, types.len());
+        out.push(Message::Parse { name: name.to_owned(), text, types });
         if self.random.chance(15) {
             out.push(describe('S', name));
         }
@@ -460,7 +516,8 @@ impl Generator {
 
     /// A text to be prepared: with parameters, perhaps.
     fn prepared_text(&mut self) -> String {
-        match self.random.below(13) {
+        match self.random.below(14) {
+            13 => "insert into u(token, n) values ('counted', $1)".to_owned(),
             12 => self.random.pick(&["select 'a\\qb' as s", "select 'it\\'s'"]).to_owned(),
             0 => "select $1::text".to_owned(),
             1 => "select $1::int + 1 as n".to_owned(),
@@ -478,7 +535,11 @@ impl Generator {
 
     fn setting(&mut self) -> String {
         let random = &mut self.random;
-        match random.below(11) {
+        match random.below(13) {
+            11 | 12 => format!(
+                "synchronous_commit {}",
+                random.pick(&["= local", "to local", "= LOCAL", "= off", "= 'local'", "to default"])
+            ),
             10 => format!("default_text_search_config = {}", random.pick(&["mine", "'mine'", "simple", "nothing"])),
             0 => format!("timezone = '{}'", random.pick(&ZONES)),
             1 => format!(
@@ -508,6 +569,7 @@ impl Generator {
             "work_mem",
             "a.b",
             "standard_conforming_strings",
+            "synchronous_commit",
         ])
     }
 
@@ -556,7 +618,8 @@ impl Generator {
         if self.options.sequences && self.random.chance(15) {
             return self.sequence();
         }
-        match self.random.below(62) {
+        match self.random.below(64) {
+            59 | 60 => self.function(),
             0..=9 => self.select(),
             10..=14 => self.write(),
             15..=17 => "begin".to_owned(),
@@ -728,6 +791,19 @@ impl Generator {
             _ if self.options.global => "insert into numbered(token) values ('n') returning id".to_owned(),
             _ => "insert into u(token) values ('counted')".to_owned(),
         }
+    }
+
+    /// The making of a function, in whose body semicolons end no statement of the text.
+    fn function(&mut self) -> String {
+        let name =
+            if self.random.chance(50) { "pg_temp.f".to_owned() } else { format!("code.own{}", self.options.client) };
+        let body = self.random.pick(&[
+            "select 1",
+            "select 1;select 2",
+            "select 'reset all'::text;select 3",
+            "select 5 as end1",
+        ]);
+        format!("create or replace function {name}() returns int language sql begin atomic {body};end")
     }
 
     /// Code that is sent as a text.

@@ -34,8 +34,8 @@ stakes-ignored | src/machine/from_client.rs | about_statements && self\.pipeline
 first-request-unlimited | src/machine/from_client.rs | self\.is_preparing\(\) && request\.ends_ready\(\) | false
 differences-behind-ready | src/machine/from_server.rs | self\.hold_ready\(io, status\) \{\n\s+return MessageAction::Swallow;\n\s+\}\n\s+\Kself\.tell_differences\(io\); |
 reset-failure-ignored | src/machine/errors.rs | fatal \|\| self\.preparation\.failed\(left, code, self\.context\.statements\) | fatal
-sets-not-committed | src/machine/preparation.rs* | preparation\.put_statement\(b"(?:BEGIN|COMMIT)"\); |
-kept-not-carried | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in &following { preparation.put_statement(sql); }
+sets-not-committed | src/machine/preparation.rs* | self\.put_statement\(b"(?:BEGIN|COMMIT)"\); |
+kept-not-carried | src/machine/preparation.rs | for sql in following\.iter\(\)\.chain\(&carried\) \{[^}]*\} | for sql in &following { self.put_statement(sql); }
 ledger-commits-failed | src/machine/session_sync.rs | self\.client\.settings\.failed\(\); |
 ledger-ignores-rollback | src/machine/session_sync.rs | self\.client\.completed\(\Ktag(?=\)) | b"COMMIT".as_slice()
 corrections-left-out | src/machine/own_queries.rs | (?=if edits\.is_empty\(\) \{ \(Some) | edits.clear();
@@ -47,7 +47,7 @@ terminate-drops-answers | src/machine/boundary.rs | let still = \K[^;]*(?=;) | e
 half-close-is-gone | src/machine/mod.rs | self\.client_stream\.client = ClientSide::Ending; | self.client_stream.client = ClientSide::Ended;
 goodbye-completes-half | src/machine/mod.rs | \(\) if \Kpartial \|\| gone | gone
 boundary-for-good | src/machine/from_server.rs | Place::Boundary if \Kself\.pipeline\.answered\(\) | true
-put-behind-half-execute | src/track/message_target.rs | frontend::PARSE \| frontend::EXECUTE \| frontend::CLOSE if \Khead\.size <= limit | head.size <= limit && head.tag == frontend::PARSE
+put-behind-half-execute | src/track/message_target.rs | frontend::PARSE \| frontend::EXECUTE \| frontend::CLOSE \| frontend::FUNCTION_CALL if \Khead\.size <= limit | head.size <= limit && head.tag == frontend::PARSE
 malformed-flush-ignored | src/track/request.rs | frontend::FLUSH if \Khead\.size > frame::HEADER_BYTES | false
 malformed-is-read | src/machine/refused_unread.rs | is_whole && \K!frontend::is_well_formed\(tag, body\) | false
 own-sync-ends-skip | src/machine/statements.rs | let apart = \K[^;]*(?=;) | true
@@ -57,15 +57,15 @@ date-style-order | src/track/params.rs | name == "DateStyle" && !want\.contains\
 columns-unchecked | src/machine/ensure_prepared.rs | Some\(_\) => \Kreturn Prepare::Refused\(changed_columns\(\)\) | return Prepare::Ready(())
 flavor-ignored | src/track/client_state.rs | for name in REPORTED \{[^}]*\} |
 used-by-not-noted | src/machine/mod.rs* | self\.server\.used = self\.server\.used\.and\(self\.context\.client, self\.client\.work\); |
-long-names-whole | src/track/statements.rs | name\.len\(\)\.min\(63\) | name.len()
+long-names-whole | src/track/client_statements.rs | name\.len\(\)\.min\(63\) | name.len()
 sequences-anywhere | src/machine/session_sync.rs | holds\.contains\(Pins::SEQUENCE\) && !self\.knows_sequences\(\) | false
 plain-sends-again | src/machine/plain_request.rs | io\.to_server\.drain\([^;]*; |
 plain-passes-anything | src/machine/plain_request.rs | _ => \Kreturn None(?=,) | {}
 plain-keeps-unnamed | src/machine/plain_request.rs | client\.unnamed = None; |
 plain-unnamed-not-noted | src/machine/plain_request.rs | client\.set_unnamed\(id, &text, columns\); |
-plain-other-settings | src/machine/plain_request.rs | has_told_types && \K[^;]*(?=;) | true
 plain-not-renamed | src/machine/plain_request.rs | frontend::BIND, b"\\0", \Kname(?=, values) | "x"
 fate-ignored | src/machine/statements.rs | self\.client\.in_force\.may_go_back\(\); |
+refused-close-fails | src/machine/refusal.rs | if \Kmessage\.closes\(\)(?= \{\n\s+// An error here) | false
 rows-not-noted | src/machine/from_client.rs | self\.pipeline\.request\(Request::CopyData, ResponseAction::Forward\); |
 resets-in-code-unseen | src/machine/own_queries.rs | if \Kdoubtful\.is_empty\(\)(?= \{\n\s+return false) | true
 TABLE

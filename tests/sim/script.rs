@@ -1,7 +1,7 @@
 //! What a client does: writes of one or several messages, and whether it waits for their answers.
 //!
 //! The notation, in which scripts are printed and read: `[...]` is one write, `|` waits for the answers; `[...]/n` sends
-//! only the first n bytes of it, and nothing after them. `Q('…')` simple query, `P(name,'text')` Parse, `D(S,x)`/`D(P,x)`
+//! only the first n bytes of it, and nothing after them. `Q('…')` simple query, `P(name,'text',oid…)` Parse, `D(S,x)`/`D(P,x)`
 //! Describe, `B(portal,name,'param'…)` Bind (`b` for binary results), `E` or `E(portal,limit)` Execute, `C(S,x)` Close,
 //! `S` Sync, `H` Flush, `X` Terminate, `d('…')` CopyData, `c` CopyDone, `f('…')` CopyFail, `F` function call, `R(hex)` bytes as
 //! they are. `{name=value}` in front is what the startup packet says besides user and database (`database` among them).
@@ -16,6 +16,8 @@ pub enum Message {
     Parse {
         name: String,
         text: String,
+        /// The types of parameters that are given, by OID.
+        types: Vec<u32>,
     },
     Bind {
         portal: String,
@@ -104,10 +106,11 @@ impl Message {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::Query(statements) => framed(out, b'Q', |out| string(out, &statements.join(";"))),
-            Self::Parse { name, text } => framed(out, b'P', |out| {
+            Self::Parse { name, text, types } => framed(out, b'P', |out| {
                 string(out, name);
                 string(out, text);
-                out.extend([0, 0]);
+                out.extend(u16::try_from(types.len()).unwrap_or(u16::MAX).to_be_bytes());
+                types.iter().for_each(|oid| out.extend(oid.to_be_bytes()));
             }),
             Self::Bind { portal, name, params, binary } => framed(out, b'B', |out| {
                 string(out, portal);
@@ -207,7 +210,11 @@ impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Query(statements) => write!(f, "Q({})", Quoted(&statements.join(";"))),
-            Self::Parse { name, text } => write!(f, "P({},{})", Bare(name), Quoted(text)),
+            Self::Parse { name, text, types } => {
+                write!(f, "P({},{}", Bare(name), Quoted(text))?;
+                types.iter().try_for_each(|oid| write!(f, ",{oid}"))?;
+                f.write_str(")")
+            }
             Self::Bind { portal, name, params, binary } => {
                 write!(f, "{}({},{}", if *binary { 'b' } else { 'B' }, Bare(portal), Bare(name))?;
                 for param in params {
@@ -343,7 +350,11 @@ impl<'a> Reader<'a> {
         let mut next = || args.next().flatten().unwrap_or_default();
         Ok(match kind {
             'Q' => Message::Query(next().split(';').map(str::to_owned).collect()),
-            'P' => Message::Parse { name: next(), text: next() },
+            'P' => {
+                let (name, text) = (next(), next());
+                let types = args.flatten().filter_map(|oid| oid.parse().ok()).collect();
+                Message::Parse { name, text, types }
+            }
             'B' | 'b' => {
                 let (portal, name) = (next(), next());
                 Message::Bind { portal, name, params: args.collect(), binary: kind == 'b' }

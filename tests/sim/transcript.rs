@@ -83,6 +83,11 @@ impl Transcript {
         self.seen.iter().any(|seen| seen.tag == b'E' && seen.body.ends_with(code.as_bytes()))
     }
 
+    /// Whether it ends in the middle of a message, behind which nothing can be said.
+    pub fn is_cut(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
     /// How many ReadyForQuery have come.
     pub fn readies(&self) -> usize {
         self.seen.iter().filter(|seen| seen.tag == b'Z').count()

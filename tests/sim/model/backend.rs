@@ -88,6 +88,8 @@ pub struct Backend {
     pub faults: Faults,
     /// How deep EXECUTE stands in EXECUTE.
     pub depth: usize,
+    /// How many changes of the configuration it has seen.
+    pub configured: usize,
     /// Messages taken so far.
     pub taken: u64,
 }
@@ -131,6 +133,7 @@ impl Backend {
             temp_schema: format!("pg_temp_{id}").into(),
             faults: Faults::default(),
             depth: 0,
+            configured: 0,
             taken: 0,
         }
     }
@@ -215,6 +218,12 @@ impl Backend {
             return false;
         }
         let tag = message[0];
+        if self.copy.is_none() {
+            for (name, value) in shared.configured.iter().skip(self.configured) {
+                self.settings.configure(name, value);
+            }
+            self.configured = shared.configured.len();
+        }
         shared.locks.goes_on(self.id);
         // Taken out, since the work on it changes the rest of the backend.
         let input = std::mem::take(&mut self.input);
@@ -295,6 +304,10 @@ impl Backend {
                 self.ready = false;
                 let text = body.text()?;
                 body.end()?;
+                if self.transaction.is_aborted() && self.portals.values().any(|portal| portal.state == State::Ready) {
+                    // The end of the transaction warns of it: `AtCleanup_Portals`.
+                    shared.beyond.push("a portal that was made in a failed transaction");
+                }
                 self.simple_query(shared, text)
             }
             b'P' => self.parse(shared, body),

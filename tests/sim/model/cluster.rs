@@ -157,6 +157,16 @@ impl Cluster {
         self.with(id, |backend, _| backend.faults.discard = Some(code));
     }
 
+    /// Its configuration is reloaded, in which a setting has another value: sessions see it with their next message.
+    pub fn configure(&mut self, name: &'static str, value: &'static str) {
+        self.shared.configured.push((name, value));
+    }
+
+    /// Sessions that begin from now on have another default.
+    pub fn set_default(&mut self, name: &'static str, value: &'static str) {
+        self.shared.defaults.push((name, value));
+    }
+
     /// Lets its next statement take so long.
     pub fn slow_down(&mut self, id: BackendId, by: Duration) {
         self.with(id, |backend, _| backend.faults.slow = Some(by));

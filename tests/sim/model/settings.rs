@@ -22,6 +22,8 @@ enum Kind {
     Memory,
     Int,
     Role,
+    /// `synchronous_commit`.
+    Commit,
     /// A text search configuration. There is `mine`, in schema `one`, and PostgreSQL's own `simple`.
     SearchConfig,
     Internal,
@@ -65,6 +67,8 @@ struct Setting {
     kind: Kind,
     held: Held,
     reset: Rc<str>,
+    /// The startup packet has said what RESET gives, which the server's configuration does not change.
+    is_clients: bool,
     stack: Vec<Level>,
     /// The value that was reported last, for those that are.
     reported: Option<Rc<str>>,
@@ -94,7 +98,8 @@ const REPORTED: [(&str, Kind, &str); 13] = [
     ("TimeZone", Kind::TimeZone, "UTC"),
 ];
 
-const OTHERS: [(&str, Kind, &str); 9] = [
+const OTHERS: [(&str, Kind, &str); 10] = [
+    ("synchronous_commit", Kind::Commit, "on"),
     ("default_text_search_config", Kind::SearchConfig, "pg_catalog.english"),
     ("search_path", Kind::Path, "\"$user\", public"),
     ("statement_timeout", Kind::Time, "0"),
@@ -135,6 +140,7 @@ impl Settings {
                     name: name.into(),
                     kind,
                     reset: Rc::clone(&value),
+                    is_clients: false,
                     reported: reported.then(|| Rc::clone(&value)),
                     held: Held { text: value, source: Source::Start },
                     stack: Vec::new(),
@@ -167,10 +173,33 @@ impl Settings {
         let setting = &mut self.all[at];
         setting.held.text = Rc::clone(&value);
         setting.reset = Rc::clone(&value);
+        setting.is_clients = true;
         if setting.reported.is_some() {
             setting.reported = Some(value);
         }
         Ok(())
+    }
+
+    /// The server's default is another one from now on: `set_config_option` with `makeDefault`.
+    pub fn configure(&mut self, name: &str, value: &str) {
+        let Some(at) = self.find(name).filter(|at| !self.all[*at].is_clients) else { return };
+        let Ok(value) = self.check(at, value) else { return };
+        let setting = &mut self.all[at];
+        setting.reset = Rc::clone(&value);
+        let priors = setting.stack.iter_mut().map(|level| &mut level.prior);
+        for held in priors.chain([&mut setting.held]).filter(|held| held.source == Source::Start) {
+            held.text = Rc::clone(&value);
+        }
+        self.report |= setting.reported.is_some();
+        self.generation += 1;
+    }
+
+    /// The same for a session that begins.
+    pub fn begin_with(&mut self, name: &str, value: &str) {
+        self.configure(name, value);
+        for setting in self.all.iter_mut().filter(|setting| setting.reported.is_some()) {
+            setting.reported = Some(Rc::clone(&setting.held.text));
+        }
     }
 
     /// All that is reported at the start.
@@ -219,6 +248,7 @@ impl Settings {
             kind: Kind::Custom,
             held: Held { text: "".into(), source: Source::Start },
             reset: "".into(),
+            is_clients: false,
             stack: Vec::new(),
             reported: None,
         });
@@ -342,6 +372,11 @@ impl Settings {
                 number(value, &MEMORY).filter(|n| (64..=i64::from(i32::MAX)).contains(n)).map(|n| shown(n, &MEMORY))
             }
             Kind::Int => value.parse::<i64>().ok().filter(|n| (-15..=3).contains(n)).map(|n| n.to_string().into()),
+            Kind::Commit => {
+                let lower = value.to_ascii_lowercase();
+                let levels = ["local", "remote_write", "remote_apply", "on", "off"];
+                levels.into_iter().find(|level| *level == lower).map(Into::into)
+            }
             Kind::Role => ["none", "limited"].into_iter().find(|role| *role == value).map(Into::into),
             Kind::SearchConfig => {
                 let path = self.get("search_path").map(|path| identifiers(path)).unwrap_or_default();
@@ -421,7 +456,7 @@ fn end(setting: &mut Setting, nest: usize, commit: bool) -> bool {
         if let Some(value) = restored {
             // Texts are compared by where they are, others by what they are.
             let same = match setting.kind {
-                Kind::Bool | Kind::IntervalStyle => setting.held.text == value.text,
+                Kind::Bool | Kind::IntervalStyle | Kind::Commit => setting.held.text == value.text,
                 _ => Rc::ptr_eq(&setting.held.text, &value.text),
             };
             changed |= !same;

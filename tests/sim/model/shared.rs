@@ -33,6 +33,10 @@ pub struct Shared {
     /// Pids, with the secrets of those who ask from outside.
     pub cancelled: Vec<(i32, Option<i32>)>,
     pub now: Duration,
+    /// Settings that its configuration has changed since it began, in order.
+    pub configured: Vec<(&'static str, &'static str)>,
+    /// The same for sessions that begin from now on, as `ALTER DATABASE … SET` has it.
+    pub defaults: Vec<(&'static str, &'static str)>,
     /// The major version of the server.
     pub version: u32,
     next_xid: Xid,

@@ -56,13 +56,14 @@ impl Backend {
 
     fn log_in(&mut self, shared: &mut Shared, body: &[u8]) -> Result<(), Report> {
         let mut strings = body.split(|&byte| byte == 0).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let (mut user, mut database, mut wanted) = (String::new(), String::new(), Vec::new());
+        let (mut user, mut database, mut wanted, mut first) = (String::new(), String::new(), Vec::new(), Vec::new());
         while let (Some(name), Some(value)) = (strings.next().filter(|name| !name.is_empty()), strings.next()) {
             match name.as_str() {
                 "user" => user = value,
                 "database" => database = value,
                 "replication" => {}
-                "options" => wanted.extend(options(&value)),
+                // The last counts, and before all others.
+                "options" => first = options(&value),
                 _ => wanted.push((name, value)),
             }
         }
@@ -77,7 +78,11 @@ impl Backend {
             return Err(Report::fatal("3D000", format!("database \"{database}\" does not exist")));
         }
         self.settings = super::settings::Settings::new(&user, shared.version);
-        for (name, value) in wanted {
+        for (name, value) in shared.configured.iter().chain(&shared.defaults) {
+            self.settings.begin_with(name, value);
+        }
+        self.configured = shared.configured.len();
+        for (name, value) in first.into_iter().chain(wanted) {
             self.settings.start(&name, &value).map_err(|error| Report::fatal(error.code, error.message))?;
         }
         self.user = user.into();

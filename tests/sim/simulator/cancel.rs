@@ -46,6 +46,10 @@ impl Control {
         if let Doing::Running(_, backend) = self.doing { Some(backend) } else { None }
     }
 
+    pub fn is_waiting(&self) -> bool {
+        self.doing == Doing::Waiting && !self.cancelled
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.cancelled
     }

@@ -39,11 +39,21 @@ pub enum Fault {
     ClientReset,
     /// A client's next statement takes a while, and it asks for that to be cancelled.
     Cancel,
+    /// A client that waits for a connection asks for that to be cancelled, as soon as one does.
+    CancelWaiting,
+    /// The server refuses the next login.
+    RefuseLogin,
+    /// The server's configuration is reloaded: another time zone is its default.
+    Reload,
+    /// Sessions that begin from now on have another time zone by default.
+    NewDefault,
+    /// A column that parameters are compared with gets another type.
+    Alter,
     /// A connection's next statement takes a while.
     Slow,
 }
 
-const FAULTS: [(Fault, &str); 11] = [
+const FAULTS: [(Fault, &str); 16] = [
     (Fault::Terminate, "terminate"),
     (Fault::FatalNext, "fatal_next"),
     (Fault::Crash, "crash"),
@@ -54,7 +64,12 @@ const FAULTS: [(Fault, &str); 11] = [
     (Fault::Vanish, "vanish"),
     (Fault::ClientReset, "client_reset"),
     (Fault::Cancel, "cancel"),
+    (Fault::CancelWaiting, "cancel_waiting"),
+    (Fault::RefuseLogin, "refuse_login"),
     (Fault::Slow, "slow"),
+    (Fault::Reload, "reload"),
+    (Fault::NewDefault, "new_default"),
+    (Fault::Alter, "alter"),
 ];
 
 /// What pgferry and the network are like.
@@ -81,6 +96,8 @@ pub struct Setup {
     pub step: usize,
     /// How long a client waits for a connection, in microseconds; 0 for ever.
     pub patience: u64,
+    /// Whether clients wait for their answers as long as anything may still come.
+    pub patient: bool,
     /// Whether something goes wrong in the run.
     pub faults: bool,
     /// Whether clients say what pgferry refuses by design.
@@ -138,6 +155,9 @@ pub struct Case {
     pub schedule: u64,
 }
 
+/// The time zone that is the default once the server's configuration has changed, of which no client knows.
+pub const NEW_ZONE: &str = "America/New_York";
+
 /// What is to be hunted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wishes {
@@ -147,6 +167,16 @@ pub struct Wishes {
 }
 
 impl Case {
+    /// Whether a column's type changes in the run.
+    pub fn alters(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| *fault == Fault::Alter)
+    }
+
+    /// Whether the server's defaults change in the run.
+    pub fn has_new_defaults(&self) -> bool {
+        self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Reload | Fault::NewDefault))
+    }
+
     /// The case of `seed`.
     pub fn of(seed: u64, wishes: Wishes) -> Self {
         let mut random = Random::new(seed ^ 0x51d0);
@@ -178,9 +208,16 @@ impl Case {
         let mut faults = Vec::new();
         if setup.faults {
             for _ in 0..=random.below(4) {
-                let fault = random.pick(&FAULTS).0;
+                let fault = random.pick(&FAULTS[..13]).0;
                 faults.push((random.below(400), fault));
             }
+        }
+        if random.chance(15) {
+            faults.push((random.below(400), random.pick(&[Fault::Reload, Fault::Reload, Fault::NewDefault])));
+            members.iter_mut().for_each(|member| expected::leave_default_zone(&mut member.script));
+        }
+        if random.chance(15) {
+            faults.push((random.below(400), Fault::Alter));
         }
         Self { setup, members, faults, schedule: seed }
     }
@@ -193,6 +230,7 @@ impl Case {
         let buffer = random.pick(&[512, 4096, 32 * 1024]);
         let refusals = random.chance(15);
         let looked_after = random.chance(30);
+        let patient = random.chance(50);
         let timing = |random: &mut Random, of: u64| if looked_after { random.pick(&[0, of, of]) } else { 0 };
         Setup {
             mode: wishes.mode.unwrap_or(mode),
@@ -208,6 +246,7 @@ impl Case {
             socket: random.pick(&[64, 1000, 100_000, 100_000]),
             step: random.pick(&[0, 40, 400]),
             patience: if faults && random.chance(30) { 20_000 } else { 0 },
+            patient,
             faults,
             refusals,
             janitor: timing(random, 3_000),
@@ -262,6 +301,7 @@ impl fmt::Display for Case {
             socket,
             step,
             patience,
+            patient,
             faults,
             refusals,
             janitor,
@@ -273,7 +313,7 @@ impl fmt::Display for Case {
         writeln!(
             f,
             "setup mode={mode} reset={reset} code={code} connections={connections} dialling={dialling} buffer={buffer} text={text} \
-             statements={statements} socket={socket} step={step} patience={patience} faults={faults} \
+             statements={statements} socket={socket} step={step} patience={patience} patient={patient} faults={faults} \
              pin={pin} refusals={refusals} janitor={janitor} idle={idle} lifetime={lifetime} schedule={}",
             self.schedule
         )?;
@@ -307,6 +347,7 @@ impl FromStr for Case {
                 socket: 100_000,
                 step: 40,
                 patience: 0,
+                patient: false,
                 faults: false,
                 refusals: false,
                 janitor: 0,
@@ -368,6 +409,7 @@ impl Case {
             "socket" => setup.socket = number()?,
             "step" => setup.step = number()?,
             "patience" => setup.patience = number()? as u64,
+            "patient" => setup.patient = value == "true",
             "pin" => setup.pin = if value == "refuse" { Pin::Refuse } else { Pin::Auto },
             "refusals" => setup.refusals = value == "true",
             "janitor" => setup.janitor = number()? as u64,

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use pgferry::internals::config::{Mode, Reset};
 
-use super::case::{Case, Member};
+use super::account::Owed;
+use super::case::{Case, Member, NEW_ZONE};
 use super::client::Client;
+use super::defaults;
 use super::expected;
 use super::play::{Alone, Played, TABLES};
 use super::tokens::Unit;
+use super::types;
 use crate::script::{Message, Script, Write};
 use crate::transcript::{Seen, Transcript};
 
@@ -39,6 +42,9 @@ pub fn check(case: &Case, played: &Played) -> Option<Finding> {
             }
         }
     }
+    if let Some(why) = check_accounts(played) {
+        return Some(finding(Kind::Protocol)(why));
+    }
     let rows = || if told { None } else { check_rows(case, played) };
     check_counts(played)
         .map(finding(Kind::Counts))
@@ -57,6 +63,8 @@ pub enum Kind {
     Complaint,
     /// A client has been told something else than alone.
     Told,
+    /// A client has been told what the protocol does not allow, or is still owed something.
+    Protocol,
     /// Connections are lost, or counted wrongly.
     Counts,
     /// What was acknowledged is not there once, or what was not is.
@@ -84,7 +92,26 @@ enum Told {
 }
 
 fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -> Told {
-    let (mut own, expected) = (respelt(&client.transcript, &alone.transcript), greeted(&alone.transcript));
+    let contradiction = match () {
+        // What comes behind code that resets is put right only behind all of it.
+        () if case.has_new_defaults() && !says(member, expected::resets_in_code) => {
+            defaults::contradiction(&client.transcript)
+        }
+        () => None,
+    };
+    let contradiction = contradiction.or_else(|| types::contradiction(&client.sent(), client.told()));
+    if let Some(why) = contradiction {
+        return Told::Wrong(format!("{why}: {}", client.transcript), "contradiction".to_owned());
+    }
+    let as_before = |transcript: &Transcript| {
+        let transcript = if case.has_new_defaults() { defaults::as_before(transcript) } else { transcript.clone() };
+        if case.alters() { types::as_before(&transcript) } else { transcript }
+    };
+    let (transcript, alone) = (
+        as_before(&client.transcript),
+        Alone { transcript: as_before(&alone.transcript), flushed: as_before(&alone.flushed), rows: Vec::new() },
+    );
+    let (mut own, expected) = (respelt(&transcript, &alone.transcript), greeted(&alone.transcript));
     for (own, expected) in own.seen.iter_mut().zip(&expected.seen) {
         if *own.body == *b"ERROR 25P02" && expected.tag == b'E' {
             // A statement is prepared first where PostgreSQL had it already: it is refused in a failed transaction.
@@ -179,17 +206,28 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // Only the server knows which of these messages a copy that fails on its data has ignored.
         return Told::OfFaults;
     }
+    let ends_of_copy = own.seen.last().is_some_and(|last| is_one_of(last, &["FATAL 0A000"])) && interrupts_copy(member);
+    if ends_of_copy && seen.is_some_and(|seen| seen.tag == b'S') {
+        // Up to there what resets settings has not been corrected.
+        return Told::OfFaults;
+    }
     if (case.setup.refusals && told(&REFUSALS)) || (client.cancelled && told(&["ERROR 57014"])) {
         return Told::OfFaults;
     }
     let is_undefined = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 55000"]));
-    if case.setup.reset == Reset::Never && is_undefined && says(member, |text| text.contains("nextval")) {
+    let is_last_number = at.checked_sub(1).and_then(|before| own.seen.get(before)).is_some_and(|columns| {
+        columns.tag == b'T' && [&b"currval"[..], b"lastval"].iter().any(|name| columns.body[2..].starts_with(name))
+    });
+    if case.setup.reset == Reset::Never
+        && (is_undefined || is_last_number)
+        && says(member, |text| text.contains("nextval"))
+    {
         // A number is asked for behind a text that was to draw one, before it is known that it has failed: a stated limit.
         return Told::OfFaults;
     }
     let more = seen.is_some_and(|seen| seen.tag == b'S') && says(member, expected::resets_in_code);
     let resets = || texts(member).filter(|text| expected::resets_in_code(text)).count();
-    if more && (says(member, expected::changes_settings) || resets() > 1) {
+    if more && (says(member, expected::changes_settings) || resets() > 1 || case.has_new_defaults()) {
         // Found open: code that resets what a statement in the same piece of work has set, or other code has reset.
         return Told::OfFaults;
     }
@@ -259,7 +297,7 @@ fn violation() -> Seen {
 }
 
 /// Where the login's answer ends.
-fn login(transcript: &Transcript) -> usize {
+pub fn login(transcript: &Transcript) -> usize {
     transcript.seen.iter().position(|seen| seen.tag == b'Z').map_or(transcript.seen.len(), |at| at + 1)
 }
 
@@ -296,6 +334,21 @@ fn respelt(transcript: &Transcript, alone: &Transcript) -> Transcript {
         }
     }
     greeted
+}
+
+/// All that clients have been told answers what they have sent, and all of that is answered.
+fn check_accounts(played: &Played) -> Option<String> {
+    let ends = |client: &Client| {
+        let last = client.transcript.seen.last();
+        client.transcript.is_cut() || last.is_some_and(|last| last.body.starts_with(b"FATAL"))
+    };
+    played.clients.iter().enumerate().find_map(|(id, client)| match client.owed() {
+        Err(why) => Some(format!("client {id}: {why}\n  it was told {}", client.transcript)),
+        Ok(Owed::Answer(to)) if client.ended && !client.vanished && !ends(client) => {
+            Some(format!("client {id} is owed the answer to {}\n  it was told {}", char::from(to), client.transcript))
+        }
+        Ok(_) => None,
+    })
 }
 
 /// Every connection has come back or is closed.
@@ -355,7 +408,9 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
             let names = [&b"TimeZone"[..], b"DateStyle", b"application_name", b"standard_conforming_strings"];
             for (name, row) in names.into_iter().zip(&rows) {
                 let known = link.state.params.get(name).unwrap_or_default();
-                if *row != format!("D({})", known.escape_ascii()) {
+                // The server tells of a new default with its next answer, which this is.
+                let is_news = case.has_new_defaults() && known == b"UTC" && *row == format!("D({NEW_ZONE})");
+                if !is_news && *row != format!("D({})", known.escape_ascii()) {
                     return Some(format!(
                         "link {}: {} is {row}, and the books say {}",
                         link.number(),

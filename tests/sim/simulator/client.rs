@@ -1,9 +1,11 @@
 //! A client's own side: it writes its script in pieces, waits where the script does, and notes what it is told.
 
+use super::account::{self, Owed};
 use super::case::{Ending, Member};
+use super::check::login;
 use super::wire::Close;
 use super::world::World;
-use crate::transcript::Transcript;
+use crate::transcript::{Seen, Transcript};
 
 /// Where a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +80,24 @@ impl Client {
     /// What it waits for, told.
     pub fn shown(&self) -> String {
         format!("client {}: {:?}, {} of {} messages", self.id, self.place, self.seen(), self.total)
+    }
+
+    /// What it is owed, if all that it has been told answers something.
+    ///
+    /// # Errors
+    /// What answers nothing.
+    pub fn owed(&self) -> Result<Owed, String> {
+        account::owed(&self.sent(), self.told())
+    }
+
+    /// The bytes that it has sent behind its startup packet.
+    pub fn sent(&self) -> Vec<u8> {
+        self.writes.iter().flat_map(|(bytes, _)| bytes).copied().take(self.written).collect()
+    }
+
+    /// What it has been told behind its login.
+    pub fn told(&self) -> &[Seen] {
+        self.transcript.seen.get(login(&self.transcript)..).unwrap_or_default()
     }
 
     /// Whether it has something to write, or to leave for.

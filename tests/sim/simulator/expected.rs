@@ -66,6 +66,7 @@ const RULES: &[Rule] = &[
     rule(leaks_hidden, "code.reset_all", "select code.reset('timezone')", "not all of it is seen"),
     rule(leaks_hidden, "code.reset('search_path'", "select code.reset('datestyle')", "not reported: not seen"),
     rule(leaks_hidden, "code.reset('work_mem'", "select code.reset('application_name')", "not reported: not seen"),
+    rule(leaks_hidden, "code.reset('synchronous_commit'", "select code.reset('timezone')", "not reported: not seen"),
     rule(leaks_hidden, "code.reset('a.b'", "select code.reset('timezone')", "not reported: not seen"),
     rule(leaks_hidden, "code.next", "select 'no sequence'", "not seen"),
     rule(forgets_sequences, "currval", "select 'no sequence'", "refused where it is not known"),
@@ -98,6 +99,7 @@ const RULES: &[Rule] = &[
     rule(leaks_all, "search_path", "show timezone", "nothing is reset"),
     rule(leaks_all, "work_mem", "show timezone", "nothing is reset"),
     rule(leaks_all, "default_text", "show timezone", "nothing is reset"),
+    rule(leaks_all, "synchronous_commit", "show timezone", "nothing is reset"),
     rule(leaks_all, "a.b", "show timezone", "nothing is reset"),
     rule(leaks_all, "c.d", "show timezone", "nothing is reset"),
     rule(leaks_all, "_timeout", "show timezone", "nothing is reset"),
@@ -202,7 +204,9 @@ pub fn resets_in_code(text: &str) -> bool {
 /// Which of a script's texts reset settings without saying so.
 fn hidden_resets(script: &Script) -> impl Fn(&String) -> bool + use<> {
     let named = |message: &Message| match message {
-        Message::Parse { name, text } => !name.is_empty() && (text.starts_with("reset") || text.starts_with("discard")),
+        Message::Parse { name, text, .. } => {
+            !name.is_empty() && (text.starts_with("reset") || text.starts_with("discard"))
+        }
         _ => false,
     };
     // By SQL's EXECUTE a named statement resets as code does.
@@ -281,7 +285,7 @@ fn part_resets(script: &mut Script, setup: &Setup) {
                         parts = true;
                     }
                 }
-                Message::Parse { name, text } if resets(text) => {
+                Message::Parse { name, text, .. } if resets(text) => {
                     if name.is_empty() {
                         ends_at_sync = true;
                         unnamed_resets = true;
@@ -327,7 +331,7 @@ fn run_by_name_what_can_be(script: &mut Script) {
     };
     let sets_path = texts().any(|text| text.contains("search_path"));
     let nests = messages().any(|message| match message {
-        Message::Parse { name, text } => !name.is_empty() && text.starts_with("execute "),
+        Message::Parse { name, text, .. } => !name.is_empty() && text.starts_with("execute "),
         _ => false,
     });
     if !sets_path && !nests {
@@ -339,7 +343,7 @@ fn run_by_name_what_can_be(script: &mut Script) {
             Message::Query(statements) => {
                 statements.iter_mut().filter(|text| runs(text)).for_each(|text| "select 'not run'".clone_into(text));
             }
-            Message::Parse { name, text } if runs(text) && (sets_path || !name.is_empty()) => {
+            Message::Parse { name, text, .. } if runs(text) && (sets_path || !name.is_empty()) => {
                 "select 'not run'".clone_into(text);
             }
             _ => {}
@@ -352,7 +356,7 @@ fn run_by_name_what_can_be(script: &mut Script) {
 fn run_by_name_what_is_there(script: &mut Script) {
     let mut prepared: Vec<String> = Vec::new();
     for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
-        let Message::Parse { name, text } = message else { continue };
+        let Message::Parse { name, text, .. } = message else { continue };
         let runs = text.strip_prefix("execute ").filter(|run| !run.starts_with("sql_"));
         if runs.is_some_and(|run| !prepared.iter().any(|name| run.starts_with(name))) {
             "select 'not there'".clone_into(text);
@@ -367,7 +371,7 @@ fn run_by_name_what_is_there(script: &mut Script) {
 /// another one, where it is made anew, it does.
 fn hide_nothing_prepared(script: &mut Script) {
     let messages = || script.writes.iter().flat_map(|write| &write.messages);
-    let named = |message: &Message| matches!(message, Message::Parse { name, text } if !name.is_empty() && text.contains("from v"));
+    let named = |message: &Message| matches!(message, Message::Parse { name, text, .. } if !name.is_empty() && text.contains("from v"));
     if !messages().any(named) {
         return;
     }
@@ -393,13 +397,43 @@ fn describe_prepared(script: &mut Script) {
         let mut messages = Vec::new();
         for message in write.messages.drain(..) {
             let told = match &message {
-                Message::Parse { name, text } if text.contains("from v") => Some(name.clone()),
+                Message::Parse { name, text, .. } if text.contains("from v") => Some(name.clone()),
                 _ => None,
             };
             messages.push(message);
             messages.extend(told.map(|name| Message::Describe { kind: 'S', name }));
         }
         write.messages = messages;
+    }
+}
+
+/// Has no named statement without a result be described apart from its `Parse`: a connection that has not got it can't prepare it in a failed
+/// transaction, in which such a description does not fail.
+fn describe_results(script: &mut Script) {
+    let has_result = |text: &str| {
+        ["select", "show", "fetch", "values"].iter().any(|verb| text.starts_with(verb)) || text.contains("returning")
+    };
+    let (mut without, mut before): (Vec<String>, _) = (Vec::new(), None);
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        let parsed = before.take();
+        match message {
+            Message::Parse { name, text, .. } => {
+                if !name.is_empty() && text.starts_with("fetch") {
+                    // Where it is prepared before its cursor is there it gives nothing for good.
+                    "select 'no fetch'".clone_into(text);
+                }
+                if !has_result(text) {
+                    without.push(name.clone());
+                }
+                before = Some(name.clone());
+            }
+            Message::Describe { kind: 'S', name }
+                if !name.is_empty() && without.contains(name) && parsed.as_ref() != Some(name) =>
+            {
+                *message = Message::Flush;
+            }
+            _ => {}
+        }
     }
 }
 
@@ -434,7 +468,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
     close_copies(script, transaction(setup));
     avoid_hidden_resets(script);
     // A setting with a dot in its name that somebody has set once is empty in the session ever after, and not unknown.
-    let known = if let Some(at) = script.startup.iter().position(|(name, _)| name == "options") {
+    let known = if let Some(at) = script.startup.iter().rposition(|(name, _)| name == "options") {
         &mut script.startup[at].1
     } else {
         script.startup.push(("options".to_owned(), String::new()));
@@ -456,7 +490,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
                     runs.for_each(|text| "select 'no name'".clone_into(text));
                 }
             }
-            Message::Parse { name, text: sql } => {
+            Message::Parse { name, text: sql, .. } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
                 let few = setup.statements < 4;
@@ -487,6 +521,24 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         run_by_name_what_is_there(script);
         hide_nothing_prepared(script);
         describe_prepared(script);
+        describe_results(script);
+    }
+}
+
+/// Has a client not ask for the time zone that the server gives by default, so that each zone shows where it comes from. Where it does, it
+/// has the new default on connections that were opened without it: a stated limit.
+pub fn leave_default_zone(script: &mut Script) {
+    for (_, value) in script.startup.iter_mut().filter(|(name, value)| name == "TimeZone" && value == "UTC") {
+        "Asia/Tokyo".clone_into(value);
+    }
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        match message {
+            Message::Query(statements) => {
+                statements.iter_mut().for_each(|text| *text = text.replace("'UTC'", "'Asia/Tokyo'"));
+            }
+            Message::Parse { text, .. } => *text = text.replace("'UTC'", "'Asia/Tokyo'"),
+            _ => {}
+        }
     }
 }
 
@@ -498,6 +550,7 @@ pub fn as_others(script: &Script, client: usize) -> Script {
             ("dup0_", format!("dup{client}_")),
             ("(100)", format!("({})", 100 + client)),
             ("code.seq0", format!("code.seq{client}")),
+            ("code.own0", format!("code.own{client}")),
         ] {
             *text = text.replace(own, &others);
         }

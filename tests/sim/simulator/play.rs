@@ -4,12 +4,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::account::Owed;
 use super::cancel;
-use super::case::{Case, Fault};
+use super::case::{Case, Fault, NEW_ZONE};
 use super::check::was_refused;
 use super::client::Client;
+use super::defaults;
 use super::janitor;
 use super::session;
+use super::types;
 use super::wire::Close;
 use super::world::{TaskId, Tasks, World, used_cluster};
 use crate::alone;
@@ -21,6 +24,9 @@ const MOST_STEPS: usize = 40_000;
 
 /// How long a slow statement takes.
 const SLOW: Duration = Duration::from_millis(20);
+
+/// What gives a column another type, which none of the clients says.
+const ALTERS: &str = "[Q('alter table public.u alter column n type int8') X]";
 
 /// How long a stalled server reads nothing, in microseconds.
 const STALL: u64 = 300_000;
@@ -152,7 +158,7 @@ impl Player {
             for at in (0..self.faults.len()).rev() {
                 if self.faults[at].0 <= steps {
                     let (_, fault) = self.faults.remove(at);
-                    self.go_wrong(fault);
+                    self.go_wrong(fault, steps);
                 }
             }
             self.pump();
@@ -314,12 +320,45 @@ impl Player {
         }
     }
 
-    fn go_wrong(&mut self, fault: Fault) {
+    fn go_wrong(&mut self, fault: Fault, steps: usize) {
         let world = Rc::clone(&self.world);
         world.tell(|| format!("fault {fault:?}"));
         if matches!(fault, Fault::Vanish | Fault::ClientReset) {
             let client = world.below(self.clients.len());
             self.clients[client].vanish(&world, fault == Fault::ClientReset);
+            return;
+        }
+        if fault == Fault::Alter {
+            for database in ["alpha", "beta"] {
+                let script: Script = ALTERS.parse().unwrap_or_default();
+                let script = Script { startup: vec![("database".to_owned(), database.to_owned())], ..script };
+                let mut cluster = world.cluster.borrow_mut();
+                let backend = cluster.connect();
+                cluster.receive(backend, &script.startup_packet(alone::USER));
+                script.writes.iter().for_each(|write| cluster.receive(backend, &write.bytes()));
+            }
+            return;
+        }
+        if let Fault::Reload | Fault::NewDefault = fault {
+            let mut cluster = world.cluster.borrow_mut();
+            match fault {
+                Fault::Reload => cluster.configure("TimeZone", NEW_ZONE),
+                _ => cluster.set_default("TimeZone", NEW_ZONE),
+            }
+            return;
+        }
+        if fault == Fault::RefuseLogin {
+            world.refuses_login.set(true);
+            return;
+        }
+        if fault == Fault::CancelWaiting {
+            let waits = (0..self.clients.len()).find(|client| world.controls[*client].borrow().is_waiting());
+            if let Some(client) = waits {
+                self.clients[client].cancelled = true;
+                cancel::request(&world, client);
+            } else {
+                self.faults.push((steps + 5, fault));
+            }
             return;
         }
         if fault == Fault::Cancel {
@@ -360,7 +399,8 @@ impl Player {
                 self.later.push((world.now() + STALL, number));
             }
             Fault::Slow => cluster.slow_down(wire.backend, SLOW),
-            Fault::Vanish | Fault::ClientReset | Fault::Cancel => {}
+            Fault::Vanish | Fault::ClientReset | Fault::Cancel | Fault::CancelWaiting => {}
+            Fault::RefuseLogin | Fault::Reload | Fault::NewDefault | Fault::Alter => {}
         }
     }
 
@@ -385,12 +425,18 @@ impl Player {
 
     /// Nothing can happen before time passes, or a client gives up. Says whether anything can then.
     fn waits_out(&mut self) -> bool {
-        if !self.world.setup.answers_all() {
+        let later = self.later.iter().map(|(at, _)| *at).min();
+        let next = [self.world.next_timer(), later].into_iter().flatten().min();
+        let waits = self.world.setup.answers_all() || (self.world.setup.patient && next.is_some());
+        if !waits {
             let mut any = false;
             let calm = self.world.setup.is_calm();
             let stalled = self.world.links.borrow().iter().any(|link| link.stalled);
             for (client, alone) in self.clients.iter_mut().zip(&self.alone) {
-                if !calm || was_refused(&client.transcript, &alone.transcript) {
+                // What it is owed must come while it waits.
+                let may_give_up = next.is_some() || !matches!(client.owed(), Ok(Owed::Answer(_)));
+                let told = types::as_before(&defaults::as_before(&client.transcript));
+                if may_give_up && (!calm || was_refused(&told, &types::as_before(&alone.transcript))) {
                     any |= client.gives_up_waiting(stalled);
                 }
             }
@@ -398,8 +444,7 @@ impl Player {
                 return true;
             }
         }
-        let later = self.later.iter().map(|(at, _)| *at).min();
-        let Some(next) = [self.world.next_timer(), later].into_iter().flatten().min() else { return false };
+        let Some(next) = next else { return false };
         self.world.advance_to(next);
         self.resume();
         true

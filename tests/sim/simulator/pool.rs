@@ -180,6 +180,13 @@ impl Pool {
     }
 
     fn log_in(self: &Rc<Self>, world: &Rc<World>, asked: &RequestedParams) -> Result<Link, ClientError> {
+        if world.refuses_login.take() {
+            return Err(ClientError::fatal(
+                ErrorSource::Server,
+                sqlstate::TOO_MANY_CONNECTIONS,
+                "sorry, too many clients already",
+            ));
+        }
         let mut cluster = world.cluster.borrow_mut();
         let backend = cluster.connect();
         let mut startup = Vec::new();

@@ -9,6 +9,17 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a Close in front of a query that is refused while it waits for a connection",
+        "setup mode=transaction reset=always connections=1 step=40 patient=true faults=true schedule=7
+     fault 0 cancel_waiting
+     client half_close
+     [Q('begin')] |
+     [Q('select 1')] |
+     [Q('commit')] |
+     client half_close
+     [C(S,a) Q('select 1')] |",
+    ),
+    (
         "code that sets behind a DISCARD ALL what was set before it, of which the server reports nothing",
         "setup mode=transaction reset=auto code=anything connections=3 dialling=2 buffer=32768 text=64 statements=2 socket=100000 step=40 patience=0 janitor=3000 idle=5000 schedule=87256
      client hang_up

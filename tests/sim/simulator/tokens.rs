@@ -35,7 +35,7 @@ pub fn script(seed: u64, client: usize) -> (Script, Vec<Unit>) {
         count += 1;
         format!("tok{client}_{count}")
     };
-    let parse = |name: &str, text: String| Message::Parse { name: name.to_owned(), text };
+    let parse = |name: &str, text: String| Message::Parse { name: name.to_owned(), text, types: Vec::new() };
     let execute = || Message::Execute { portal: String::new(), limit: 0 };
     script.writes.push(Write {
         messages: vec![parse("s", PREPARED.to_owned()), Message::Sync],

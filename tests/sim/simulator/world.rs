@@ -37,6 +37,8 @@ pub struct World {
     pub links: RefCell<Vec<ServerWire>>,
     pub pools: RefCell<Vec<Rc<Pool>>>,
     pub catalogs: Catalogs,
+    /// The server refuses the next login.
+    pub refuses_login: Cell<bool>,
     pub statement_ids: Arc<StatementIds>,
     pub buffers: Arc<BufferPool>,
     /// Microseconds.
@@ -64,6 +66,7 @@ impl World {
             links: RefCell::default(),
             pools: RefCell::default(),
             catalogs: Catalogs::new(&setup),
+            refuses_login: Cell::default(),
             statement_ids: Arc::default(),
             buffers: BufferPool::new(setup.buffer, 4),
             now: Cell::new(0),

@@ -208,6 +208,8 @@ pub enum Statement {
     },
     CopyOut(Select),
     LockTable(Name),
+    /// A function of this name, which nothing calls.
+    CreateFunction(Name),
     /// The statements of a block of code.
     Do(Vec<Rc<Statement>>),
 }

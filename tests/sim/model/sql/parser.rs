@@ -421,6 +421,9 @@ impl Parser<'_> {
     }
 
     fn create(&mut self) -> Parsed<Statement> {
+        if self.words(&["or", "replace", "function"]) || self.word("function") {
+            return self.function();
+        }
         let temp = self.word("temp") || self.word("temporary");
         self.need_word("table")?;
         let if_not_exists = self.words(&["if", "not", "exists"]);
@@ -431,6 +434,23 @@ impl Parser<'_> {
         let columns = self.arguments(Self::column_def)?;
         let on_commit = if self.words(&["on", "commit", "drop"]) { OnCommit::Drop } else { OnCommit::Preserve };
         Ok(Statement::CreateTable { temp, if_not_exists, name, columns, on_commit })
+    }
+
+    /// A function without parameters whose body is of SQL's own form, with nothing but `SELECT`s in it.
+    fn function(&mut self) -> Parsed<Statement> {
+        let name = self.qualified()?;
+        self.need_sign("(")?;
+        self.need_sign(")")?;
+        self.need_word("returns")?;
+        self.ty()?;
+        for word in ["language", "sql", "begin", "atomic"] {
+            self.need_word(word)?;
+        }
+        while !self.word("end") {
+            self.select()?;
+            self.need_sign(";")?;
+        }
+        Ok(Statement::CreateFunction(name))
     }
 
     fn column_def(&mut self) -> Parsed<ColumnDef> {

@@ -1,0 +1,81 @@
+//! What clients may see where the server's default of a setting changes in a run: the former one or the new one, and always what they
+//! were told.
+
+use super::case::NEW_ZONE;
+use crate::transcript::{Seen, Transcript};
+
+/// The default before it changes.
+const FORMER: &str = "UTC";
+
+fn report(zone: &str) -> Seen {
+    Seen { tag: b'S', body: format!("TimeZone\0{zone}\0").into_bytes().into() }
+}
+
+/// A row with a zone in its only column.
+fn row(zone: &str) -> Seen {
+    let length = u32::try_from(zone.len()).unwrap_or_default().to_be_bytes();
+    Seen { tag: b'D', body: [&[0, 1][..], &length, zone.as_bytes()].concat().into() }
+}
+
+/// The same, as if the default had not changed.
+pub fn as_before(transcript: &Transcript) -> Transcript {
+    let mut transcript = transcript.clone();
+    let mut told = None;
+    let length = |zone: &str| [&[0; 3][..], &[u8::try_from(zone.len()).unwrap_or_default()], zone.as_bytes()].concat();
+    let (new, former) = (length(NEW_ZONE), length(FORMER));
+    for seen in &mut transcript.seen {
+        if *seen == report(NEW_ZONE) {
+            *seen = report(FORMER);
+        }
+        if seen.tag == b'D'
+            && let Some(at) = seen.body.windows(new.len()).position(|part| *part == *new)
+        {
+            seen.body = [&seen.body[..at], &former, &seen.body[at + new.len()..]].concat().into();
+        }
+    }
+    let is_zone = |seen: &Seen| seen.tag == b'S' && seen.body.starts_with(b"TimeZone\0");
+    for seen in std::mem::take(&mut transcript.seen) {
+        let reports = transcript.seen.iter().rposition(|before| before.tag != b'S').map_or(0, |at| at + 1);
+        if is_zone(&seen)
+            && let Some(at) = transcript.seen[reports..].iter().position(is_zone)
+        {
+            // What is put right at once does not count.
+            transcript.seen.remove(reports + at);
+        }
+        if seen.tag != b'S'
+            && let Some(at) = transcript.seen[reports..].iter().position(is_zone)
+            && told.replace(transcript.seen[reports + at].body.clone()).as_ref()
+                == Some(&transcript.seen[reports + at].body)
+        {
+            transcript.seen.remove(reports + at);
+        }
+        transcript.seen.push(seen);
+    }
+    transcript
+}
+
+/// Where a client has seen one default by a simple query and was told the other.
+pub fn contradiction(transcript: &Transcript) -> Option<String> {
+    let defaults = [FORMER, NEW_ZONE];
+    let (mut told, mut shown, mut is_simple) = (None, None, true);
+    for (at, seen) in transcript.seen.iter().enumerate() {
+        match seen.tag {
+            b'S' if seen.body.starts_with(b"TimeZone\0") => {
+                told = defaults.into_iter().find(|zone| *seen == report(zone));
+            }
+            b'D' => shown = defaults.into_iter().find(|zone| *seen == row(zone)).or(shown),
+            b'1'..=b'3' | b'n' | b't' => is_simple = false,
+            b'Z' => {
+                if is_simple
+                    && let (Some(told), Some(shown)) = (told, shown)
+                    && told != shown
+                {
+                    return Some(format!("is told {told} and shown {shown} up to message {at}"));
+                }
+                (shown, is_simple) = (None, true);
+            }
+            _ => {}
+        }
+    }
+    None
+}
