@@ -397,7 +397,9 @@ impl Backend {
             shared.beyond.push("Execute of the portal that a failed simple query left behind");
         }
         self.begin_command(shared)?;
-        if self.transaction.is_aborted() && !statement.is_exit() {
+        // A portal that the abort has failed has lost its statement: `PortalReleaseCachedPlan`.
+        let is_exit = statement.is_exit() && portal.state != State::Failed;
+        if self.transaction.is_aborted() && !is_exit {
             return Err(aborted().into());
         }
         if portal.state != State::Ready {
