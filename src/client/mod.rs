@@ -206,6 +206,11 @@ async fn greet(
         Hello::Startup(parsed_startup) => {
             let pending_logins = shared.client_slots.pending_logins(place.as_ref());
             let login = login::log_in(shared, conn, pending_logins, &parsed_startup, &settings, connected_at);
+            let mut login = pin!(login);
+            // Mostly it waits for nothing.
+            if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(login.as_mut().poll(cx))).await {
+                return outcome;
+            }
             tokio::select! {
                 biased;
                 outcome = login => outcome,

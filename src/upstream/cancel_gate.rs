@@ -44,6 +44,9 @@ impl CancelGate {
 
     /// The query that the requests are for has ended: one that waits to be sent need not be, and holds the connection no longer.
     pub(crate) fn is_over(&self) {
+        if self.is_open() {
+            return;
+        }
         if let Some(request) = self.waiting().take() {
             request.over.notify_one();
         }

@@ -83,27 +83,13 @@ impl Session<'_> {
         acquired
     }
 
-    async fn wait_for_lease(&mut self, settings: &Settings, since: Instant, mut doubtful: Option<Lease>) -> Acquired {
+    async fn wait_for_lease(&mut self, settings: &Settings, since: Instant, doubtful: Option<Lease>) -> Acquired {
         self.handle.set_waiting(since);
         // As many may wait as there are clients.
         self.conn.input.shrink();
-        loop {
-            if let Some(acquired) = self.wait_until_paused(settings, since, doubtful.take()).await {
-                return acquired;
-            }
-        }
-    }
-
-    /// Waits for a connection; `None` when its database has been paused meanwhile.
-    async fn wait_until_paused(
-        &mut self,
-        settings: &Settings,
-        since: Instant,
-        doubtful: Option<Lease>,
-    ) -> Option<Acquired> {
         let Self { shared, handle, conn, pool, state, .. } = self;
         let (pauses, database) = (&shared.server_side.pauses, &pool.key.database);
-        let mut checkout = pin!(async {
+        let begin = |doubtful: Option<Lease>| async {
             let mut since = since;
             if let Some(lease) = doubtful
                 && let Some(lease) = Box::pin(pool.probed(lease, since)).await
@@ -116,28 +102,33 @@ impl Session<'_> {
                 since = Instant::now();
             }
             pool.checkout(&state.asked, since, settings.timeouts.query_wait_timeout).await
-        });
+        };
+        let mut checkout = pin!(begin(doubtful));
         poll_fn(|cx| {
-            if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {
-                let acquired = outcome.map_or_else(Acquired::Failed, |lease| Acquired::Lease(lease, Instant::now()));
-                return Poll::Ready(Some(acquired));
-            }
-            while handle.wake.poll_woken(cx).is_ready() {
+            loop {
+                if let Poll::Ready(outcome) = checkout.as_mut().poll(cx) {
+                    return Poll::Ready(
+                        outcome.map_or_else(Acquired::Failed, |lease| Acquired::Lease(lease, Instant::now())),
+                    );
+                }
+                if handle.wake.poll_woken(cx).is_pending() {
+                    return poll_disconnected(conn, cx).map(|()| Acquired::ClientGone);
+                }
                 handle.publish_addrs(conn.stream());
                 if handle.is_killed() {
-                    return Poll::Ready(Some(Acquired::Killed));
+                    return Poll::Ready(Acquired::Killed);
                 }
                 if handle.is_cancelled() {
-                    return Poll::Ready(Some(Acquired::Cancelled));
+                    return Poll::Ready(Acquired::Cancelled);
                 }
                 if shared.drain.phase() == Phase::Stopping {
-                    return Poll::Ready(Some(Acquired::Stopping));
+                    return Poll::Ready(Acquired::Stopping);
                 }
                 if pauses.of(database).paused {
-                    return Poll::Ready(None);
+                    // It leaves the queue, and comes back when the pause is over.
+                    checkout.set(begin(None));
                 }
             }
-            poll_disconnected(conn, cx).map(|()| Some(Acquired::ClientGone))
         })
         .await
     }

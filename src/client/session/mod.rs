@@ -302,7 +302,10 @@ impl<'a> Session<'a> {
                 Some(request) => pairing.run_plain(request, now).await,
                 None => pairing.relay().run(now).await,
             };
-            let after = end::after(&outcome.end).map(|progress| self.seen(progress));
+            let after = match end::after(&outcome.end) {
+                Ok(Progress::Unanswered) if !self.has_request() => Ok(Progress::Answered),
+                after => after,
+            };
             // From here on a cancel request has nothing to hit there; one that is under way closes the gate.
             let was_cancelled = match after {
                 Ok(Progress::Unanswered) => self.handle.set_unconnected(),
@@ -328,15 +331,10 @@ impl<'a> Session<'a> {
         Err(SessionEnd::Tell(lost()))
     }
 
-    /// Returns `progress`, as far as there is a request: a connection may have ended behind its last answer.
-    fn seen(&mut self, progress: Progress) -> Progress {
+    /// Returns whether the client has a request: a connection may have ended behind its last answer.
+    fn has_request(&mut self) -> bool {
         let limit = max_text_bytes(self.conn.input.capacity());
-        match progress {
-            Progress::Unanswered if matches!(first_request(&mut self.conn.input, limit), FirstRequest::There) => {
-                progress
-            }
-            Progress::Unanswered | Progress::Answered => Progress::Answered,
-        }
+        matches!(first_request(&mut self.conn.input, limit), FirstRequest::There)
     }
 
     /// Prepares `lease`, which the client is given at `now`, for its first message.
