@@ -2,7 +2,8 @@
 //!
 //! A simple query is over with it, an extended request when its `Sync` has come. A refused text that would have begun a
 //! transaction leaves the client in a failed one: what it has sent behind it counts on being part of that, and must not be
-//! carried out by itself.
+//! carried out by itself. What takes no connection, as a `Close` does, is answered and not refused: an error there would have
+//! everything up to a `Sync` discarded.
 
 use super::refused_unread::is_refused_unread;
 use super::statements::existing_statement;
