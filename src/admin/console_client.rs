@@ -195,7 +195,7 @@ impl OldProcess {
     /// Why it does not give them.
     pub(crate) fn ask(contact: &Contact, which: Takeover) -> Result<Option<(Self, Vec<InheritedListener>)>, String> {
         loop {
-            // One that has taken this for a client and then given its listeners to another process has none left. That one is next.
+            // It may have accepted this connection and then given its listeners to another process: that one is asked next.
             match Self::ask_once(contact, which)? {
                 Some((_, inherited)) if inherited.is_empty() => {}
                 asked => return Ok(asked),

@@ -33,7 +33,7 @@ pub(crate) mod tls_incapable;
 pub(crate) mod tls_offer;
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -173,7 +173,7 @@ async fn greet(
     let hello = {
         let mut hello = pin!(handshake::handshake(conn, shared));
         // Mostly all that it needs is there, and no clock need be wound up.
-        match poll_fn(|cx| Poll::Ready(hello.as_mut().poll(cx))).await {
+        match poll_once(hello.as_mut()).await {
             Poll::Ready(hello) => Ok(Some(hello)),
             Poll::Pending => {
                 let pending_logins = shared.client_slots.pending_logins(place.as_ref());
@@ -208,7 +208,7 @@ async fn greet(
             let login = login::log_in(shared, conn, pending_logins, &parsed_startup, &settings, connected_at);
             let mut login = pin!(login);
             // Mostly it waits for nothing.
-            if let Poll::Ready(outcome) = poll_fn(|cx| Poll::Ready(login.as_mut().poll(cx))).await {
+            if let Poll::Ready(outcome) = poll_once(login.as_mut()).await {
                 return outcome;
             }
             tokio::select! {
@@ -218,6 +218,11 @@ async fn greet(
             }
         }
     }
+}
+
+/// Polls `future` once: where it needs not wait, no clock or watch has to be set for it.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
 /// Error for clients that are not let in because the process ends; the words are PostgreSQL's.

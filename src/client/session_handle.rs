@@ -48,7 +48,7 @@ impl State {
     /// Goes on to `phase`. A query that has run until now is over, and with it its cancel requests that have not been sent.
     fn leave(&mut self, phase: SessionPhase) {
         if let SessionPhase::Running(_, gate) = std::mem::replace(&mut self.phase, phase) {
-            gate.is_over();
+            gate.query_ends();
         }
     }
 }

@@ -162,12 +162,9 @@ impl StartupSettings {
 /// `src/backend/tcop/backend_startup.c`).
 fn keep_last_options(params: &mut RawPairs) {
     let is_options = |(name, _): &(Vec<u8>, Vec<u8>)| name == b"options";
-    let mut before = params.iter().filter(|pair| is_options(pair)).count().saturating_sub(1);
-    params.retain(|pair| {
-        let is_before = is_options(pair) && before > 0;
-        before -= usize::from(is_before);
-        !is_before
-    });
+    let last = params.iter().rposition(is_options);
+    let mut nth = 0..;
+    params.retain(|pair| nth.next() == last || !is_options(pair));
 }
 
 /// The statement that gives setting `name` just this value, which a `SET` would spell otherwise where it is a list.

@@ -43,7 +43,7 @@ impl CancelGate {
     }
 
     /// The query that the requests are for has ended: one that waits to be sent need not be, and holds the connection no longer.
-    pub(crate) fn is_over(&self) {
+    pub(crate) fn query_ends(&self) {
         if self.is_open() {
             return;
         }
@@ -125,7 +125,7 @@ mod tests {
         while gate.waiting().is_none() {
             tokio::task::yield_now().await;
         }
-        gate.is_over();
+        gate.query_ends();
         assert!(gate.waiting().is_none(), "one that comes now is for something else");
         for request in first {
             request.await.expect("no panic");

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// as long as one of them takes.
 const LOOKS: u32 = 5;
 
-/// The most that are required, where fewer have shown nothing.
+/// The most looks that are required, after fewer have misled.
 const MOST_LOOKS: u32 = 16 * LOOKS;
 
 /// Results of looks at a pool in which clients wait: a *turnover* is a connection that comes back.

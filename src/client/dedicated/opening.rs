@@ -92,8 +92,8 @@ impl<'a> Opening<'a> {
         let turn = challenge::while_connected(self.conn, self.source.turn(self.deadline)).await.transpose()?;
         // The next of the same source may wait for a slot once this one has it.
         let Some(_turn) = turn else { return Ok(None) };
-        let slot = timeout_at(self.deadline, self.shared.server_side.logins.slots.take()).await;
-        slot.map(Some).map_err(|_| login::timed_out(self.settings.timeouts.client_login_timeout))
+        let slot = self.shared.server_side.logins.slots.take();
+        login::in_time(self.deadline, self.settings.timeouts.client_login_timeout, slot).await.map(Some)
     }
 
     /// Tries to log in once. Returns the client's answer as well, where the server has asked for one.

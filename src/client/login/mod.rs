@@ -199,7 +199,7 @@ async fn recheck_before_login(
         // Another client may have done it meanwhile.
         if is_needed() { recheck(pool, &shared.pools, password).await } else { Ok(()) }
     });
-    timeout_at(deadline, rechecked).await.map_err(|_| timed_out(settings.timeouts.client_login_timeout))?
+    in_time(deadline, settings.timeouts.client_login_timeout, rechecked).await?
 }
 
 /// Has the upstream asked in the background whether it still lets the user in, where that is due.
@@ -210,6 +210,18 @@ fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Sett
         // What came of it is seen by the next client.
         tokio::spawn(async move { recheck(&pool, &pools, PasswordChange::Unchanged).await });
     }
+}
+
+/// Does `work` until `deadline`, at which the login has taken `limit`.
+///
+/// # Errors
+/// When it is not done by then.
+pub(crate) async fn in_time<T>(
+    deadline: Instant,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, ClientError> {
+    timeout_at(deadline, work).await.map_err(|_| timed_out(limit))
 }
 
 /// Error for a client that takes too long.

@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::{LoginAttempt, challenge, timed_out};
+use super::{LoginAttempt, challenge, in_time};
 use crate::auth::{Check, Credential, Password};
 use crate::error::ClientError;
 use crate::upstream::attempt::attempt as attempt_login;
@@ -195,8 +195,7 @@ impl PassThrough<'_, '_> {
     }
 
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, ClientError> {
-        let done = timeout_at(self.attempt.deadline, work).await;
-        done.map_err(|_| timed_out(self.attempt.settings.timeouts.client_login_timeout))
+        in_time(self.attempt.deadline, self.attempt.settings.timeouts.client_login_timeout, work).await
     }
 
     async fn ask(&mut self) -> Result<Option<Password>, ClientError> {
