@@ -283,6 +283,19 @@ fn a_first_login_whose_connection_is_lost_is_tried_again() {
     assert_eq!(ferry.session().value("select 1"), "1");
 }
 
+/// It takes no longer for a replication client, which is told which setting ended it.
+#[test]
+fn a_replication_client_whose_connection_is_lost_is_told() {
+    let network = TcpProxy::that_loses_the_first_to(Postgres::shared().port);
+    let url = format!("postgres://127.0.0.1:{}?sslmode=disable", network.port);
+    let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_SERVER_CONNECT_TIMEOUT", "1s")]);
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", "trust_user"), ("database", "postgres"), ("replication", "database")]));
+    let told = raw.read_to_end();
+    let text: String = told.iter().flat_map(|message| [message.field(b'M'), message.field(b'D')]).collect();
+    assert!(text.contains("timed out after 1 s (server_connect_timeout)"), "{text}");
+}
+
 #[test]
 fn a_server_that_is_starting_or_full_is_waited_for() {
     let postgres =

@@ -138,7 +138,8 @@ async fn dial(
     login: Login,
     slot: LoginSlot,
 ) -> Result<NewConn, DialError> {
-    let limit = settings.timeouts.client_login_timeout + settings.timeouts.server_connect_timeout;
+    // A client that is asked for its password meanwhile has no more than a moment for that.
+    let limit = settings.timeouts.server_connect_timeout;
     let ServerSide { counters, buffers, .. } = &*server_side;
     let outcome = dial::dial(&settings, login, counters, buffers, limit).await;
     outcome.map_err(|failed| {
