@@ -33,6 +33,7 @@ pub(crate) mod first_request;
 mod from_client;
 mod from_server;
 mod mentioned;
+mod origins;
 mod outcome;
 mod own_queries;
 pub(crate) mod plain_request;

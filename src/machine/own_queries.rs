@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::from_client::{Incoming, body};
+use super::origins::{Wanted, origins_query};
 use super::{Buffers, Gate, Machine, Phase, buffer_for_client, flush_forwarded};
 use crate::track::params::{self, put_literal, set_to, set_to_local};
 use crate::track::pipeline::{Note, Tells};
@@ -35,8 +36,8 @@ pub(super) enum Question {
     Origins {
         /// The status.
         status: u8,
-        /// The settings that a hidden `RESET` took to what another client asked for.
-        reset: Vec<&'static str>,
+        /// Settings that are to be something else.
+        wanted: Vec<Wanted>,
     },
     /// As the one before, but the server could not answer.
     Unanswered {
@@ -292,42 +293,9 @@ impl Machine<'_> {
         if doubtful.is_empty() {
             return false;
         }
-        self.ask(io, &[origins_query(&doubtful)], Question::Origins { status, reset: Vec::new() });
+        self.ask(io, &[origins_query(&doubtful)], Question::Origins { status, wanted: Vec::new() });
         self.explained.looked_into(doubtful);
         true
-    }
-
-    /// The following settings that have changed in this piece of work without a statement that is known to set them, and those that may
-    /// have gone back, unreported, to what another client asked for.
-    fn doubtful_changes(&self) -> Vec<&'static str> {
-        if self.server.params.is(&self.start) && !self.explained.may_be_others() {
-            return Vec::new();
-        }
-        let Some(baseline) = self.context.parameters.baseline() else { return Vec::new() };
-        let changed: Vec<_> = self
-            .server
-            .params
-            .beyond(&self.start)
-            .filter_map(|(name, now)| Some((params::following(name)?, now)))
-            .collect();
-        let is_at_base = |name: &str, now: &[u8]| self.server.base.get(name.as_bytes()) == Some(now);
-        let is_anothers = |name: &str| {
-            let now = self.server.params.get(name.as_bytes());
-            now.is_some_and(|now| is_at_base(name, now)) && now != self.own_reset_value(name, &baseline)
-        };
-        // Code may have reset everything; the client may have set what the other one asked for, of which nothing is reported then.
-        let is_reset = self.explained.may_be_others()
-            || changed.iter().any(|(name, now)| is_at_base(name, now) && !self.explained.names(name));
-        // In transaction mode the client takes it along, unless it is the server's doing.
-        let is_unexplained =
-            |name: &str| self.carries() && !self.explained.may_be_others() && !self.explained.names(name);
-        let is_doubtful = |name: &&'static str| {
-            let is_changed = changed.iter().any(|(changed, _)| changed == name);
-            // A statement that sets it to just that may have been followed by code that resets it.
-            ((is_changed || is_reset) && is_anothers(name) && !self.explained.is_looked_into(name))
-                || (is_changed && is_unexplained(name))
-        };
-        params::FOLLOWING.into_iter().filter(is_doubtful).collect()
     }
 
     /// A row of the answer to a question.
@@ -359,20 +327,10 @@ impl Machine<'_> {
                     }
                 }
             }
-            Phase::Asking(Question::Origins { reset, .. }) => {
-                let [name, reset_value, source] = columns.as_slice() else { return };
-                let Some(name) = params::following(name) else { return };
-                let now = self.server.params.get(name.as_bytes());
-                if *source == b"session" || now != Some(reset_value) {
-                    return;
-                }
-                if self.server.base.get(name.as_bytes()) == now {
-                    reset.push(name);
-                } else {
-                    // The server's doing: from now on that is what clients get that ask for nothing.
-                    let value = reset_value.to_vec();
-                    self.server.base.set(name.as_bytes(), &value);
-                    self.context.parameters.learn_base(self.server);
+            Phase::Asking(Question::Origins { .. }) => {
+                let to_be = self.learn_origin(&columns);
+                if let Phase::Asking(Question::Origins { wanted, .. }) = &mut self.phase {
+                    wanted.extend(to_be);
                 }
             }
             _ => {}
@@ -407,16 +365,12 @@ impl Machine<'_> {
                 io.to_client.extend_from_slice(&error);
                 Some(self.pipeline.status())
             }
-            Question::Origins { status, reset } => {
+            Question::Origins { status, wanted } => {
                 let baseline = self.context.parameters.baseline().unwrap_or_default();
-                let wrong: Vec<_> = reset
-                    .into_iter()
-                    .filter_map(|name| {
-                        let own = self.own_reset_value(name, &baseline)?;
-                        (self.server.params.get(name.as_bytes()) != Some(own))
-                            .then(|| params::values_to(name, own, &baseline))
-                    })
-                    .flatten()
+                let wrong: Vec<_> = wanted
+                    .iter()
+                    .filter(|(name, value)| self.server.params.get(name.as_bytes()) != Some(value))
+                    .flat_map(|(name, value)| params::values_to(name, value, &baseline))
                     .map(|(name, value)| set_to(name, value))
                     .collect();
                 if wrong.is_empty() {
@@ -483,15 +437,5 @@ fn settings_query(names: &[Box<[u8]>]) -> Vec<u8> {
         put_literal(&mut sql, name);
         sql.extend_from_slice(b" AND setting OPERATOR(pg_catalog.=) reset_val)");
     }
-    sql
-}
-
-/// Writes the query for the values to which a `RESET` would set `names`, and the origins of their values.
-fn origins_query(names: &[&str]) -> Vec<u8> {
-    let mut sql =
-        b"SELECT name, reset_val, source FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) ANY ('{"
-            .to_vec();
-    sql.extend_from_slice(names.join(",").as_bytes());
-    sql.extend_from_slice(b"}')");
     sql
 }

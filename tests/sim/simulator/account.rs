@@ -7,6 +7,8 @@ use crate::transcript::Seen;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owed {
     Nothing,
+    /// Nothing, since it has asked for none of the answers that are due.
+    Unasked,
     /// The answer to this message, up to its `ReadyForQuery`.
     Answer(u8),
     /// It can't be told from this side: half a message, one without a meaning, or a copy with a `Sync` ahead of its data.
@@ -173,7 +175,7 @@ impl<'a> Account<'a> {
             return Owed::Nothing;
         }
         let due = self.messages[self.at..].iter().find(|message| matches!(message.tag, b'Q' | b'F' | b'S' | b'H'));
-        due.map_or(Owed::Nothing, |message| Owed::Answer(message.tag))
+        due.map_or(Owed::Unasked, |message| Owed::Answer(message.tag))
     }
 
     fn complaint(&mut self, number: usize, seen: &Seen) -> String {
@@ -200,6 +202,7 @@ mod tests {
         assert_eq!(account("Q('a') S", "TDCZZ"), Ok(Owed::Nothing));
         assert_eq!(account("Q('a') S", "TDCZ"), Ok(Owed::Answer(b'S')));
         assert_eq!(account("P('','a') B('','') D(P,'') E", "12TDC"), Ok(Owed::Nothing));
+        assert_eq!(account("P('','a') B('','')", "1"), Ok(Owed::Unasked));
         assert_eq!(account("P('','a') H", ""), Ok(Owed::Answer(b'H')));
         assert_eq!(account("P('','a') Q('b')", "E"), Ok(Owed::Nothing));
         assert_eq!(account("P('','a') Q('b') S", "E"), Ok(Owed::Answer(b'S')));

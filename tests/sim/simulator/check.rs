@@ -190,6 +190,11 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // A statement that is prepared again first, and can't be, says so before anything is wrong with its parameters.
         return Told::OfFaults;
     }
+    let is_described = expected.seen.get(at).is_some_and(|seen| seen.tag == b't');
+    if is_described && told(&["ERROR 25P02"]) && expected.seen.get(at + 1).is_some_and(|seen| seen.tag == b'n') {
+        // A statement that the connection has not got is prepared first, which a failed transaction refuses: a stated limit.
+        return Told::OfFaults;
+    }
     let discards = || {
         let lower = |text: &str| text.to_ascii_lowercase();
         says(member, |text| ["discard all", "discard temp"].iter().any(|discard| lower(text).contains(discard)))

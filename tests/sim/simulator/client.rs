@@ -100,13 +100,19 @@ impl Client {
         self.transcript.seen.get(login(&self.transcript)..).unwrap_or_default()
     }
 
+    /// Whether it has what it waits for: so many messages, or an error in place of some of them and nothing that is owed.
+    fn has(&self, messages: usize) -> bool {
+        let is_refused = || self.told().iter().any(|seen| seen.tag == b'E');
+        self.seen() >= messages || (is_refused() && self.owed() == Ok(Owed::Nothing))
+    }
+
     /// Whether it has something to write, or to leave for.
     pub fn can_write(&self, world: &World) -> bool {
         let room = || world.clients[self.id].borrow().up.len() < world.setup.socket;
         match self.place {
-            Place::Waiting(for_messages) => self.ended || self.seen() >= for_messages,
+            Place::Waiting(messages) => self.ended || self.has(messages),
             Place::Writing(..) => self.ended || room(),
-            Place::Reading => self.ended || (self.ending == Ending::HangUp && self.seen() >= self.total),
+            Place::Reading => self.ended || (self.ending == Ending::HangUp && self.has(self.total)),
             Place::Gone => false,
         }
     }

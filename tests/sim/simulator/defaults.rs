@@ -63,6 +63,8 @@ pub fn contradiction(transcript: &Transcript) -> Option<String> {
             b'S' if seen.body.starts_with(b"TimeZone\0") => {
                 told = defaults.into_iter().find(|zone| *seen == report(zone));
             }
+            // What was shown in front of it is of before.
+            b'C' if [&b"RESET"[..], b"SET", b"DISCARD"].iter().any(|tag| seen.body.starts_with(tag)) => shown = None,
             b'D' => shown = defaults.into_iter().find(|zone| *seen == row(zone)).or(shown),
             b'1'..=b'3' | b'n' | b't' => is_simple = false,
             b'Z' => {
