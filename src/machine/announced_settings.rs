@@ -12,6 +12,8 @@ pub(super) struct AnnouncedSettings {
     others: OtherSettings,
     /// Settings of which the server was asked for the origins.
     looked_into: Vec<&'static str>,
+    /// Settings that follow a client, of which the server gives another value than before to clients that ask for nothing.
+    new_defaults: Vec<&'static str>,
 }
 
 /// Settings beyond those that are listed.
@@ -38,6 +40,16 @@ impl AnnouncedSettings {
         }
     }
 
+    /// Notes that what the server gives to clients that ask for nothing is another value of `name` than before.
+    pub(super) fn is_new_default(&mut self, name: &[u8]) {
+        self.new_defaults.extend(params::following(name));
+    }
+
+    /// Takes the settings that have new defaults.
+    pub(super) fn take_new_defaults(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.new_defaults)
+    }
+
     /// Notes that the server is asked where the values of these come from.
     pub(super) fn looked_into(&mut self, names: Vec<&'static str>) {
         self.add(names.iter().map(|name| name.as_bytes()));
@@ -52,6 +64,11 @@ impl AnnouncedSettings {
     /// Returns whether a statement is known to set `name`, which follows a client.
     pub(super) fn names(&self, name: &str) -> bool {
         self.following.contains(&name)
+    }
+
+    /// Returns whether a statement may have set `name`, or reset it.
+    pub(super) fn may_have_set(&self, name: &str) -> bool {
+        self.names(name) || self.may_be_others()
     }
 
     /// Returns whether some statement may have set settings that are not named.

@@ -2,9 +2,9 @@
 //! are to be. Code inside the database has set or reset them, or the server's configuration has changed.
 
 use super::Machine;
-use crate::track::params;
+use crate::track::params::{self, set_to};
 
-/// A following setting and the value that it is to have.
+/// A setting that follows the client, and the value that it is to have.
 pub(super) type Wanted = (&'static str, Box<[u8]>);
 
 impl Machine<'_> {
@@ -35,8 +35,7 @@ impl Machine<'_> {
             let now = self.server.params.get(name.as_bytes());
             self.client.wanted.get(name).is_some_and(|wanted| now != Some(wanted))
         };
-        let takes_along = self.carries() && !self.explained.may_be_others();
-        let is_unexplained = |name: &str| (takes_along || wants_another(name)) && !self.explained.names(name);
+        let is_unexplained = |name: &str| (self.carries() || wants_another(name)) && !self.explained.may_have_set(name);
         let is_doubtful = |name: &&'static str| {
             let is_changed = changed.iter().any(|(changed, _)| changed == name);
             // A statement that sets it to just that may have been followed by code that resets it.
@@ -67,12 +66,30 @@ impl Machine<'_> {
         self.client.wanted.get(name).map(|wanted| (name, wanted.into()))
     }
 
-    /// The server gives `value` to clients that ask for nothing from now on, this one's session among them: if the client wants
-    /// another one, that is put right behind what has been sent.
-    pub(super) fn keep_wanted(&mut self, name: &[u8], value: &[u8]) {
-        let Some(name) = params::following(name) else { return };
-        let wanted = self.client.wanted.get(name).filter(|wanted| *wanted != value);
-        self.corrections.extend(wanted.map(|wanted| (name.into(), wanted.into())));
+    /// The `SET`s that give the client what it wants where the server gives something else to clients that ask for nothing, which has
+    /// changed in front of its messages. These may have set it themselves.
+    pub(super) fn keep_from_new_defaults(&mut self) -> Vec<Vec<u8>> {
+        let changed = self.explained.take_new_defaults().into_iter();
+        let wanted = changed.filter(|name| !self.explained.may_have_set(name)).filter_map(|name| {
+            let wanted = self.client.wanted.get(name)?;
+            Some((name, wanted.into()))
+        });
+        let wanted: Vec<Wanted> = wanted.collect();
+        self.sets_to(&wanted)
+    }
+
+    /// The `SET`s that give settings the value they are to have, where they have not got it.
+    pub(super) fn sets_to(&self, wanted: &[Wanted]) -> Vec<Vec<u8>> {
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let baseline = self.context.parameters.baseline().unwrap_or_default();
+        wanted
+            .iter()
+            .filter(|(name, value)| self.server.params.get(name.as_bytes()) != Some(value))
+            .flat_map(|(name, value)| params::values_to(name, value, &baseline))
+            .map(|(name, value)| set_to(name, value))
+            .collect()
     }
 }
 

@@ -284,7 +284,8 @@ impl Machine<'_> {
         let wrong = std::mem::take(&mut self.corrections);
         let is_wrong = |(name, own): &OwnSetting| self.server.params.get(name.as_bytes()) != Some(&**own);
         let put_right = |(name, own): &OwnSetting| put_right(&SessionCommand::DiscardAll, name, own);
-        let wrong: Vec<_> = wrong.iter().filter(|wrong| is_wrong(wrong)).map(put_right).collect();
+        let mut wrong: Vec<_> = wrong.iter().filter(|wrong| is_wrong(wrong)).map(put_right).collect();
+        wrong.extend(self.keep_from_new_defaults());
         if !wrong.is_empty() {
             self.ask(io, &wrong, Question::Correction { status, again: wrong.clone() });
             return true;
@@ -366,13 +367,7 @@ impl Machine<'_> {
                 Some(self.pipeline.status())
             }
             Question::Origins { status, wanted } => {
-                let baseline = self.context.parameters.baseline().unwrap_or_default();
-                let wrong: Vec<_> = wanted
-                    .iter()
-                    .filter(|(name, value)| self.server.params.get(name.as_bytes()) != Some(value))
-                    .flat_map(|(name, value)| params::values_to(name, value, &baseline))
-                    .map(|(name, value)| set_to(name, value))
-                    .collect();
+                let wrong = self.sets_to(&wanted);
                 if wrong.is_empty() {
                     return Some(status);
                 }

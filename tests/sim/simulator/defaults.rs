@@ -54,10 +54,10 @@ pub fn as_before(transcript: &Transcript) -> Transcript {
     transcript
 }
 
-/// Where a client has seen one default by a simple query and was told the other.
+/// Where a client has seen one default by a simple query and was told the other, before it or with its answer.
 pub fn contradiction(transcript: &Transcript) -> Option<String> {
     let defaults = [FORMER, NEW_ZONE];
-    let (mut told, mut shown, mut is_simple) = (None, None, true);
+    let (mut told, mut told_before, mut shown, mut is_simple) = (None, None, None, true);
     for (at, seen) in transcript.seen.iter().enumerate() {
         match seen.tag {
             b'S' if seen.body.starts_with(b"TimeZone\0") => {
@@ -71,10 +71,11 @@ pub fn contradiction(transcript: &Transcript) -> Option<String> {
                 if is_simple
                     && let (Some(told), Some(shown)) = (told, shown)
                     && told != shown
+                    && told_before != Some(shown)
                 {
                     return Some(format!("is told {told} and shown {shown} up to message {at}"));
                 }
-                (shown, is_simple) = (None, true);
+                (told_before, shown, is_simple) = (told, None, true);
             }
             _ => {}
         }
