@@ -114,8 +114,8 @@ impl Machine<'_> {
 
     /// A function called by its OID.
     pub(super) fn function(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        let effects = SqlEffects { pins: Pins::SERVER_CODE, ..SqlEffects::default() };
-        match self.consider(&effects, TextUse::Run) {
+        let oid = body(io, incoming).first_chunk().map(|oid| u32::from_be_bytes(*oid));
+        match self.consider(&SqlEffects::of_function(oid), TextUse::Run) {
             Ok(()) => self.pass(io, incoming, None),
             Err(refusal) => self.refuse(io, &refusal, incoming),
         }
