@@ -303,6 +303,7 @@ mod tests {
             ("select set_config('search_path', 'pg_temp', false)", Pins::TEMP),
             ("update pg_settings set setting = 1 where name = 'seed'", Pins::UNRESETTABLE),
             ("select dblink_connect('c', 'dbname=x')", Pins::UNRESETTABLE),
+            ("select isn_weak(true)", Pins::UNRESETTABLE),
             (r"select U&'\0061'", Pins::UNANALYZED),
         ] {
             let pins = analyze(sql.as_bytes(), Lexis::default()).pins;

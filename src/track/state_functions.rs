@@ -9,9 +9,12 @@ pub(super) fn survives_discard(name: &[u8]) -> bool {
 }
 
 /// Beginnings of the names of functions that leave something which `DISCARD ALL` does not undo.
-pub(super) const UNRESETTABLE: [&[u8]; 9] = [
+pub(super) const UNRESETTABLE: [&[u8]; 11] = [
     b"setseed",
     b"dblink",
+    // Before PostgreSQL 18 a variable of the library `isn`.
+    b"isn_weak",
+    b"sepgsql_setcon",
     b"pg_backup_start",
     b"pg_start_backup",
     b"pg_create_physical_replication_slot",

@@ -115,6 +115,20 @@ fn dblink_connection_does_not_reach_the_next_client() {
 }
 
 #[test]
+fn weak_numbers_do_not_reach_the_next_client() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create extension isn");
+    let texts = texts(&[
+        "select isn_weak(true)",
+        "select public.\"isn_weak\"(true)",
+        "select 1; select Isn_Weak(true)",
+        "do $$ begin perform isn_weak(true); end $$",
+        "begin; select isn_weak(true); rollback",
+    ]);
+    check(&postgres, &texts, "select isn_weak()", |seen| seen != "f");
+}
+
+#[test]
 fn temporary_replication_slot_does_not_stay() {
     let postgres = Postgres::start_with(&["wal_level=logical", "max_replication_slots=10"]);
     let leaves = texts(&[
