@@ -248,7 +248,15 @@ mod tests {
     fn what_is_not_looked_at_closely_does_not_matter() {
         let names = ["temp", "temporary", "hold", "into", "default", "insert", "merge"];
         let beginnings = [
-            "setval", "nextval", "currval", "lastval", "pg_temp", "dblink", "query_to_xml", "ts_stat", "isn_weak",
+            "setval",
+            "nextval",
+            "currval",
+            "lastval",
+            "pg_temp",
+            "dblink",
+            "query_to_xml",
+            "ts_stat",
+            "isn_weak",
             "sepgsql_setcon",
         ];
         for word in names.into_iter().chain(beginnings) {

@@ -207,3 +207,36 @@ fn memory_of_one_transaction_with_many_sets_is_bounded() {
     }
     findings.report();
 }
+
+#[test]
+fn memory_of_long_names_is_bounded() {
+    let postgres = Postgres::start_with(&[]);
+    let mut findings = Findings::default();
+    let name = |nth: usize| format!("{nth}{}", "n".repeat(800_000));
+    for setup in [TRANSACTION[0], SESSION[0]] {
+        let ferry = setup.start(&postgres);
+        let mut raw = ferry.session();
+        raw.query("begin");
+        raw.send(&[parse("", "select 1"), sync()].concat());
+        raw.until_ready();
+        let before = ferry.memory();
+        for nth in 0..80 {
+            raw.send(&[bind(&name(nth), "", &[]), sync()].concat());
+            raw.until_ready();
+        }
+        let portals = ferry.memory().saturating_sub(before);
+        raw.query("rollback");
+        // Nothing is answered before the Sync.
+        (0..80).for_each(|nth| raw.send(&parse(&name(nth), "set a.b to default")));
+        let statements = ferry.memory().saturating_sub(before);
+        raw.send(&sync());
+        raw.until_ready();
+        for (what, grown) in [("portals", portals), ("statements", statements)] {
+            if grown > GROWTH {
+                findings.add(format!("{what}: {grown} kB, of 64 MB ({setup:?})"));
+            }
+        }
+        ferry.give_up();
+    }
+    findings.report();
+}
