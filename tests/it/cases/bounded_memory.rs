@@ -240,3 +240,34 @@ fn memory_of_long_names_is_bounded() {
     }
     findings.report();
 }
+
+#[test]
+fn memory_of_texts_that_are_given_up_before_they_are_answered_is_bounded() {
+    const TEXTS: [Request; 2] = [
+        ("the unnamed statement", |nth| parse("", &text(nth))),
+        ("prepared and closed", |nth| {
+            let name = format!("s{nth}");
+            [parse(&name, &text(nth)), close(b'S', &name)].concat()
+        }),
+    ];
+    let postgres = Postgres::start_with(&[]);
+    let mut findings = Findings::default();
+    for setup in [TRANSACTION[0], TRANSACTION[4]] {
+        for (name, request) in TEXTS {
+            let ferry = setup.start(&postgres);
+            let mut raw = ferry.session();
+            raw.query("select 1");
+            let before = ferry.memory();
+            (0..600).for_each(|nth| raw.send(&request(nth)));
+            let meanwhile = ferry.memory().saturating_sub(before);
+            raw.send(&sync());
+            raw.until_ready();
+            let afterwards = ferry.memory().saturating_sub(before);
+            if meanwhile.max(afterwards) > GROWTH {
+                findings.add(format!("{name}: {meanwhile} kB, then {afterwards} kB, of 60 MB ({setup:?})"));
+            }
+            ferry.give_up();
+        }
+    }
+    findings.report();
+}
