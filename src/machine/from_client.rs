@@ -19,6 +19,9 @@ const REFUSED: &[u8] = b"!pgferry refused this statement";
 /// Number of requests that may be owed before the client's next messages wait.
 const MAX_OWED: usize = 4096;
 
+/// Number of bytes of texts that are kept for requests that are owed, before the client's next messages wait.
+const MAX_KEPT_BYTES: usize = 1 << 20;
+
 /// Number of bytes that may wait to be sent to the server, beside what is in the client's buffer, before the client's next
 /// messages wait.
 const MAX_UNSENT_BYTES: usize = 256 * 1024;
@@ -223,6 +226,7 @@ impl Machine<'_> {
         let waits = match self.gate {
             Gate::Answers => !harmless,
             Gate::Open if self.pipeline.owed() >= MAX_OWED => true,
+            Gate::Open if !syncs && self.pipeline.kept_bytes() > MAX_KEPT_BYTES => true,
             // What a reset has to be corrected to is known when the server is ready.
             Gate::Open if !self.corrections.is_empty() && !self.pipeline.knows_status() => true,
             // A copy fails by what was answered in place of the server.

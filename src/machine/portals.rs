@@ -44,8 +44,9 @@ impl Portal {
 }
 
 impl Machine<'_> {
-    /// Notes what a portal is made of.
+    /// Notes what a portal is made of. Of its name no more is kept than is compared.
     pub(super) fn set_portal(&mut self, portal: Portal) {
+        let portal = Portal { name: significant(&portal.name).into(), ..portal };
         self.portals.retain(|known| !known.is_named(&portal.name));
         if self.portals.len() >= MAX_PORTALS {
             if self.portals.iter().any(|portal| portal.commands.is_some()) {

@@ -11,7 +11,7 @@ use super::session_sync::TextUse;
 use super::{Buffers, Gate, Machine, flush_forwarded};
 use crate::config::Mode;
 use crate::error::{ClientError, ErrorSource, sqlstate};
-use crate::track::client_statements::NamedStatement;
+use crate::track::client_statements::{NamedStatement, significant};
 use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Describes, Note};
 use crate::track::plan_settings::PlannedUnder;
@@ -114,8 +114,8 @@ impl Machine<'_> {
 
     /// A function called by its OID.
     pub(super) fn function(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
-        let effects = SqlEffects { pins: Pins::SERVER_CODE, ..SqlEffects::default() };
-        match self.consider(&effects, TextUse::Run) {
+        let oid = body(io, incoming).first_chunk().map(|oid| u32::from_be_bytes(*oid));
+        match self.consider(&SqlEffects::of_function(oid), TextUse::Run) {
             Ok(()) => self.pass(io, incoming, None),
             Err(refusal) => self.refuse(io, &refusal, incoming),
         }
@@ -177,7 +177,7 @@ impl Machine<'_> {
         let resets = commands.is_some();
         let before = self.resetting.set(name, commands);
         let note = (resets || before.is_some()).then(|| {
-            let rollback = Rollback { resetting: Some((name.into(), before)), ..Rollback::default() };
+            let rollback = Rollback { resetting: Some((significant(name).into(), before)), ..Rollback::default() };
             Note::of(rollback)
         });
         self.pass(io, incoming, note);
@@ -200,8 +200,11 @@ impl Machine<'_> {
         let statement = self.context.statements.uncached();
         self.client.names.set(name, Some(NamedStatement::new(Arc::clone(&statement))));
         self.server.prepared.add(&statement, Standing::Doubtful);
-        let rollback =
-            Rollback { name: Some((name.into(), None)), prepared: Some(statement.id), ..Rollback::default() };
+        let rollback = Rollback {
+            name: Some((significant(name).into(), None)),
+            prepared: Some(statement.id),
+            ..Rollback::default()
+        };
         let note = Note::of(rollback);
         let cut = frame::HEADER_BYTES + name.len() + 1;
         self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: statement.name() });
@@ -225,7 +228,7 @@ impl Machine<'_> {
             return Sent::Done;
         }
         self.client.names.set(name, Some(NamedStatement::new(Arc::clone(&statement))));
-        let mut rollback = Rollback { name: Some((name.into(), None)), ..Rollback::default() };
+        let mut rollback = Rollback { name: Some((significant(name).into(), None)), ..Rollback::default() };
         if self.server.prepared.has(&statement) {
             let failed = !self.pipeline.knows_status() || self.pipeline.status() == b'E';
             if !failed && self.server.prepared.standing(statement.id) == Some(self.server.standing_of(&statement)) {

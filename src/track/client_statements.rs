@@ -67,6 +67,12 @@ impl Unnamed {
         self.commands.is_none() && self.text.as_ref().is_some_and(|text| !text.effects.names_statements)
     }
 
+    /// Bytes of its text.
+    #[must_use]
+    pub(super) fn size(&self) -> usize {
+        self.text.as_ref().map_or(0, |text| text.body.len()) + self.translated.as_ref().map_or(0, |text| text.len())
+    }
+
     /// The columns that the client was told of it.
     #[must_use]
     pub fn described(&self) -> Option<&Columns> {

@@ -87,6 +87,7 @@ pub(crate) mod stored_code;
 pub(crate) mod text_edit;
 pub(crate) mod text_validity;
 pub(crate) mod transaction_block;
+mod unicode_name;
 pub(crate) mod unknown_settings;
 pub(crate) mod unnamed_statement;
 

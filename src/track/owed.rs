@@ -50,6 +50,8 @@ pub(super) struct Entry {
     pub(super) request: Request,
     pub(super) action: ResponseAction,
     pub(super) note: Option<Box<Note>>,
+    /// Bytes of texts that the note keeps.
+    pub(super) kept_bytes: usize,
     /// Copy data that was sent between the last statement and this.
     pub(super) data: Data,
 }
@@ -59,6 +61,11 @@ impl Note {
     #[must_use]
     pub fn of(rollback: Rollback) -> Self {
         Self { rollback, ..Self::default() }
+    }
+
+    /// Bytes of texts that would be gone but for it.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.rollback.kept_bytes()
     }
 
     /// The next of its commands.

@@ -55,6 +55,8 @@ pub struct Pipeline {
     synced_stakes: usize,
     /// Number of requests in the queue that change the unnamed statements.
     unnamed_changes: usize,
+    /// Bytes of texts that the queue keeps, in case that requests fail.
+    kept_bytes: usize,
     /// Number of requests in the queue that end in a `ReadyForQuery`.
     readies: usize,
     /// Number of requests at the front of the queue that the server answers without further messages.
@@ -84,6 +86,7 @@ impl Pipeline {
             stakes: 0,
             synced_stakes: 0,
             unnamed_changes: 0,
+            kept_bytes: 0,
             readies: 0,
             prompted: 0,
         }
@@ -147,7 +150,9 @@ impl Pipeline {
         if matches!(request, Request::Query | Request::Execute) {
             self.data = Data::Unsent;
         }
-        let entry = Entry { request, action, note: note.map(Box::new), data: self.data };
+        let kept_bytes = note.as_ref().map_or(0, Note::kept_bytes);
+        self.kept_bytes += kept_bytes;
+        let entry = Entry { request, action, note: note.map(Box::new), kept_bytes, data: self.data };
         self.stakes += usize::from(entry.is_at_stake());
         self.unnamed_changes += usize::from(entry.changes_unnamed());
         if self.queue.capacity() == 0 {
@@ -161,6 +166,7 @@ impl Pipeline {
 
     fn pop(&mut self) -> Option<Entry> {
         let entry = self.queue.pop_front()?;
+        self.kept_bytes -= entry.kept_bytes;
         self.readies -= usize::from(entry.request.ends_ready());
         self.prompted = self.prompted.saturating_sub(1);
         self.unnamed_changes -= usize::from(entry.changes_unnamed());
@@ -382,6 +388,12 @@ impl Pipeline {
     #[must_use]
     pub fn owed(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Bytes of texts that are kept for requests that are owed.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// Number of `ReadyForQuery`s that are owed.

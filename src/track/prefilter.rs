@@ -94,7 +94,7 @@ pub(super) fn may_name_state(name: &[u8]) -> bool {
     let &[a, b, c, _, _, _, ..] = name else { return false };
     let begins = matches!(
         &[a, b, c].map(|byte| byte.to_ascii_lowercase()),
-        b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl" | b"que" | b"ts_"
+        b"set" | b"nex" | b"cur" | b"las" | b"pg_" | b"dbl" | b"que" | b"ts_" | b"isn" | b"sep"
     );
     begins || may_be_advisory(name)
 }
@@ -247,7 +247,18 @@ mod tests {
     #[test]
     fn what_is_not_looked_at_closely_does_not_matter() {
         let names = ["temp", "temporary", "hold", "into", "default", "insert", "merge"];
-        let beginnings = ["setval", "nextval", "currval", "lastval", "pg_temp", "dblink", "query_to_xml", "ts_stat"];
+        let beginnings = [
+            "setval",
+            "nextval",
+            "currval",
+            "lastval",
+            "pg_temp",
+            "dblink",
+            "query_to_xml",
+            "ts_stat",
+            "isn_weak",
+            "sepgsql_setcon",
+        ];
         for word in names.into_iter().chain(beginnings) {
             for word in [word.to_owned(), word.to_uppercase()] {
                 assert!(MAY_MATTER[usize::from(word.as_bytes()[0])], "{word}");

@@ -95,4 +95,13 @@ impl Rollback {
         let names = self.name.is_some() || self.resetting.is_some() || self.prepared.is_some() || self.closed.is_some();
         names || self.unnamed.as_ref().is_some_and(|change| change.stake == Stake::WhatIsFound)
     }
+
+    /// Bytes of texts that would be gone but for it.
+    #[must_use]
+    pub(super) fn kept_bytes(&self) -> usize {
+        let named = self.name.as_ref().and_then(|(_, named)| named.as_ref()).map_or(0, |named| named.statement.size());
+        let unnamed =
+            self.unnamed.as_ref().and_then(|change| change.client.as_ref()).map_or(0, |unnamed| unnamed.size());
+        named + unnamed
+    }
 }

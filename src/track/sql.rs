@@ -3,6 +3,7 @@
 //! The rules are those of PostgreSQL's manual, chapter "Lexical Structure".
 
 use super::lexis::{Backslashes, Characters, Lexis};
+use super::unicode_name;
 
 /// A piece of SQL text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,14 @@ pub(crate) enum Token<'a> {
     Semicolon,
     /// Any other character, or the first of the digits of a number.
     Other(u8),
-    /// Text that needs decoding: `U&` escapes.
+    /// Identifier with escapes by number, `U&"…"`.
+    UnicodeName {
+        /// Text between the double quotes.
+        name: &'a [u8],
+        /// The character that an escape begins with.
+        escape: u8,
+    },
+    /// Text that needs decoding: `U&` escapes in a string.
     Unclear,
 }
 
@@ -31,14 +39,8 @@ impl Token<'_> {
     pub(crate) fn identifier(&self) -> Option<Vec<u8>> {
         let mut name = match self {
             Token::Word(word) => word.to_ascii_lowercase(),
-            Token::Quoted(name) => {
-                let mut after_quote = false;
-                let mut is_kept = |byte: &u8| {
-                    after_quote = *byte == b'"' && !after_quote;
-                    *byte != b'"' || after_quote
-                };
-                name.iter().copied().filter(|byte| is_kept(byte)).collect()
-            }
+            Token::Quoted(name) => without_doubled_quotes(name),
+            Token::UnicodeName { name, escape } => unicode_name::decoded(&without_doubled_quotes(name), *escape)?,
             _ => return None,
         };
         if name.len() > MAX_NAME_BYTES {
@@ -48,6 +50,16 @@ impl Token<'_> {
         }
         Some(name)
     }
+}
+
+/// The name that stands between double quotes.
+fn without_doubled_quotes(name: &[u8]) -> Vec<u8> {
+    let mut after_quote = false;
+    let mut is_kept = |byte: &u8| {
+        after_quote = *byte == b'"' && !after_quote;
+        *byte != b'"' || after_quote
+    };
+    name.iter().copied().filter(|byte| is_kept(byte)).collect()
 }
 
 /// Walks the tokens of a text. Comments are passed over; an unfinished string or comment reaches to the end.
@@ -207,12 +219,30 @@ impl<'a> Tokens<'a> {
             (b'e' | b'E', [b'\'', ..]) => Some(self.string(Backslashes::Escape)),
             (b'b' | b'B' | b'x' | b'X', [b'\'', ..]) => Some(self.string(Backslashes::Literal)),
             (b'n' | b'N', [b'\'', ..]) => Some(self.plain_string()),
-            (b'u' | b'U', [b'&', quote @ (b'\'' | b'"'), ..]) => {
+            (b'u' | b'U', [b'&', b'\'', ..]) => {
                 self.take(1);
-                self.quoted(*quote, Backslashes::Literal);
+                self.quoted(b'\'', Backslashes::Literal);
                 Some(Token::Unclear)
             }
+            (b'u' | b'U', [b'&', b'"', ..]) => {
+                self.take(1);
+                let name = self.quoted(b'"', Backslashes::Literal);
+                Some(Token::UnicodeName { name, escape: self.unicode_escape() })
+            }
             _ => None,
+        }
+    }
+
+    /// Reads the `UESCAPE` behind a name, if there is one.
+    fn unicode_escape(&mut self) -> u8 {
+        let mut ahead = self.clone();
+        let keyword = matches!(ahead.next(), Some(Token::Word(word)) if word.eq_ignore_ascii_case(b"uescape"));
+        match ahead.next().filter(|_| keyword) {
+            Some(Token::Text(&[escape])) => {
+                *self = ahead;
+                escape
+            }
+            _ => b'\\',
         }
     }
 
@@ -327,7 +357,10 @@ mod tests {
             (&"ä".repeat(40), Some(&*"ä".repeat(31))),
             (&format!("\"{}\"", "€".repeat(40)), Some(&*"€".repeat(21))),
             ("'a'", None),
-            ("U&\"a\"", None),
+            ("U&\"\\0061b\"", Some("ab")),
+            ("u&\"!0041\"\"\" /* x */ uescape '!'", Some("A\"")),
+            ("U&\"\\zzzz\"", None),
+            ("U&'a'", None),
             ("1", None),
         ] {
             let token = Tokens::new(sql.as_bytes(), Lexis::default()).next().expect("a token");
@@ -347,7 +380,7 @@ mod tests {
     #[test]
     fn escapes_that_need_decoding_are_unclear() {
         let unclear = |sql: &str| Tokens::new(sql.as_bytes(), Lexis::default()).any(|token| token == Token::Unclear);
-        assert!(unclear(r#"select U&"\0073et_config"('a','b',false)"#));
+        assert!(unclear(r"select U&'\0073et_config'"));
         assert!(!unclear(r"select 'C:\temp', e'\''"));
     }
 

@@ -12,6 +12,7 @@ use super::plan_settings::PlanSettings;
 use super::prefilter;
 use super::sequences::Sequences;
 use super::session_command::{Commands, PositionedCommand, SessionCommand};
+use super::state_functions;
 use super::unknown_settings::UnknownSettings;
 pub(crate) use analysis::analyze_tokens;
 
@@ -63,6 +64,19 @@ impl SqlEffects {
             pins: Pins::UNANALYZED,
             plan_settings: PlanSettings::Unseen,
             transaction: TransactionFate::MayEnd,
+            ..Self::default()
+        }
+    }
+
+    /// Returns the effects of a function that is called by its OID, where that is known.
+    #[must_use]
+    pub(crate) fn of_function(oid: Option<u32>) -> Self {
+        if oid.is_some_and(state_functions::is_of_large_objects) {
+            return Self::default();
+        }
+        Self {
+            pins: Pins::SERVER_CODE.union(Pins::UNRESETTABLE),
+            plan_settings: PlanSettings::Unseen,
             ..Self::default()
         }
     }
@@ -244,8 +258,10 @@ mod tests {
             ("set seed = 0.5", Pins::UNRESETTABLE),
             ("select E'x'\n'\\''; listen x; select 'y'", Pins::LISTEN),
             ("select set_limit(0.3)", Pins::SETTING),
-            ("select query_to_xml($1, true, true, '')", Pins::SERVER_CODE),
-            ("select * from ts_stat($1)", Pins::SERVER_CODE),
+            ("select query_to_xml($1, true, true, '')", Pins::SERVER_CODE.union(Pins::UNRESETTABLE)),
+            ("select * from ts_stat($1)", Pins::SERVER_CODE.union(Pins::UNRESETTABLE)),
+            ("select query_to_xml('select sets'||'eed(1)', true, true, '')", Pins::UNRESETTABLE),
+            (r"select query_to_xml('select U&set!0073eed(1)', true, true, '')", Pins::UNRESETTABLE),
             ("update pg_settings set setting = '1' where name = 'work_mem'", Pins::SETTING),
             ("set local.x = 1", Pins::SETTING),
             ("set search_path = 'pg_temp'", Pins::TEMP),
@@ -287,10 +303,20 @@ mod tests {
             ("select set_config('search_path', 'pg_temp', false)", Pins::TEMP),
             ("update pg_settings set setting = 1 where name = 'seed'", Pins::UNRESETTABLE),
             ("select dblink_connect('c', 'dbname=x')", Pins::UNRESETTABLE),
+            ("select isn_weak(true)", Pins::UNRESETTABLE),
             (r"select U&'\0061'", Pins::UNANALYZED),
         ] {
             let pins = analyze(sql.as_bytes(), Lexis::default()).pins;
             assert!(pins.contains(pin), "{sql}: {pins}");
+        }
+    }
+
+    #[test]
+    fn functions_are_known_by_their_oids() {
+        // `loread`; `setseed`, one of an extension's, and one of which the number has not come.
+        assert!(SqlEffects::of_function(Some(954)).is_nothing());
+        for oid in [Some(1599), Some(16_500), None] {
+            assert!(SqlEffects::of_function(oid).pins.contains(Pins::UNRESETTABLE), "{oid:?}");
         }
     }
 

@@ -9,9 +9,12 @@ pub(super) fn survives_discard(name: &[u8]) -> bool {
 }
 
 /// Beginnings of the names of functions that leave something which `DISCARD ALL` does not undo.
-pub(super) const UNRESETTABLE: [&[u8]; 9] = [
+pub(super) const UNRESETTABLE: [&[u8]; 11] = [
     b"setseed",
     b"dblink",
+    // Before PostgreSQL 18 a variable of the library `isn`.
+    b"isn_weak",
+    b"sepgsql_setcon",
     b"pg_backup_start",
     b"pg_start_backup",
     b"pg_create_physical_replication_slot",
@@ -23,6 +26,27 @@ pub(super) const UNRESETTABLE: [&[u8]; 9] = [
 
 /// Beginnings of the names of functions that run a text they are given.
 pub(super) const RUNS_TEXTS: [&[u8]; 3] = [b"query_to_xml", b"ts_stat", b"ts_rewrite"];
+
+/// Returns whether the arguments of a function that runs a text are constants as they stand, up to where they are looked at: what is made
+/// of others can't be told.
+pub(super) fn are_plain_constants(tokens: Tokens<'_>) -> bool {
+    let is_plain = |text: &[u8]| !text.contains(&b'\\') && !text.windows(2).any(|part| is(part, b"u&"));
+    let mut behind = tokens.skip(1).take(MAX_ARGUMENT_TOKENS);
+    loop {
+        match behind.next() {
+            Some(Token::Text(text)) if is_plain(text) => {}
+            Some(Token::Word(word)) if is(word, b"true") || is(word, b"false") => {}
+            Some(Token::Other(b',')) => {}
+            last => return last == Some(Token::Other(b')')),
+        }
+    }
+}
+
+/// Returns whether the function with this OID is one of those for large objects, which leave nothing in a session: their descriptors
+/// last for a transaction (`src/include/catalog/pg_proc.dat`).
+pub(super) fn is_of_large_objects(oid: u32) -> bool {
+    matches!(oid, 715 | 764 | 765 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 | 3457..=3460)
+}
 
 /// Returns whether a name holds `advisory_`, as those of functions for locks do.
 pub(super) fn is_advisory(name: &[u8]) -> bool {

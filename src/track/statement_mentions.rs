@@ -8,6 +8,7 @@ use super::client_statements::ClientStatements;
 use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
 use super::sql_effects::{SqlEffects, TransactionFate};
+use super::sql_statement::is;
 use super::statements::{PREFIX, Statement};
 use super::unknown_settings::UnknownSettings;
 
@@ -36,7 +37,7 @@ pub(crate) enum Purpose {
 }
 
 /// Finds where a text says `EXECUTE name`, `DEALLOCATE name` or `PREPARE name` of a statement that `names` knows: SQL sees
-/// the statements of the extended protocol too, but under the names they have on the server.
+/// the statements of the extended protocol too, but under the names they have on the server. Behind a `DEALLOCATE ALL` there are none.
 #[must_use]
 pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Vec<Mention> {
     let mut found = Vec::new();
@@ -44,9 +45,10 @@ pub(crate) fn mentions(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Ve
         return found;
     }
     each_name(sql, lexis, |at, name, purpose| {
+        let Named::One(name) = name else { return Walk::Ends };
         let named = names.get(&name);
         found.extend(named.map(|named| Mention { at, statement: Arc::clone(&named.statement), name, purpose }));
-        named.is_some()
+        Walk::GoesOn
     });
     found
 }
@@ -72,47 +74,229 @@ pub(crate) fn joined<'e>(effects: &'e SqlEffects, mentioned: &[Mention]) -> Cow<
 #[must_use]
 pub(crate) fn others_name(sql: &[u8], names: &ClientStatements, lexis: Lexis) -> Option<Box<[u8]>> {
     let mut found = None;
-    each_name(sql, lexis, |_, name, _| {
-        let is_others = name.starts_with(PREFIX.as_bytes()) && names.get(&name).is_none();
-        if is_others {
+    each_name(sql, lexis, |_, name, _| match name {
+        Named::One(name) if name.starts_with(PREFIX.as_bytes()) && names.get(&name).is_none() => {
             found = Some(name);
+            Walk::Ends
         }
-        is_others
+        _ => Walk::GoesOn,
     });
     found
 }
 
-/// Gives `is_one` each word of a text that stands where `EXECUTE`, `DEALLOCATE` and `PREPARE` have a name. Where it says that it is none,
-/// it may be a keyword of these.
-fn each_name(sql: &[u8], lexis: Lexis, mut is_one: impl FnMut(Range<usize>, Box<[u8]>, Purpose) -> bool) {
+/// Statements that are named.
+enum Named {
+    /// The one with this name.
+    One(Box<[u8]>),
+    /// All.
+    All,
+}
+
+/// Progress of a walk through a text's names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    GoesOn,
+    Ends,
+}
+
+/// Gives `see` each name in a text that stands where `EXECUTE`, `DEALLOCATE` and `PREPARE` have that of a statement.
+fn each_name(sql: &[u8], lexis: Lexis, mut see: impl FnMut(Range<usize>, Named, Purpose) -> Walk) {
     let mut tokens = Tokens::new(sql, lexis);
-    let mut expected = None;
+    let mut place = Place::Beginning;
     loop {
         let start = sql.len() - tokens.skip_to_token();
         let Some(token) = tokens.next() else { return };
-        let keyword = matches!(token, Token::Word(_));
-        match token.identifier().map(Box::from) {
-            Some(name) => {
-                let at = start..sql.len() - tokens.rest().len();
-                // PREPARE TRANSACTION names none.
-                let of = expected.filter(|purpose| *purpose != Purpose::Make || *name != *b"transaction");
-                let behind = if keyword { purpose_behind(&name, expected) } else { None };
-                expected = if of.is_some_and(|purpose| is_one(at, name, purpose)) { None } else { behind };
-            }
-            None => expected = None,
+        let Place::Name(purpose) = place else {
+            place = place.behind(token);
+            continue;
+        };
+        if is_keyword(token, purpose, &tokens) {
+            continue;
+        }
+        place = if token == Token::Semicolon { Place::Beginning } else { Place::Elsewhere };
+        let at = start..sql.len() - tokens.rest().len();
+        let walk = match token {
+            Token::Word(word) if purpose == Purpose::Free && is(word, b"all") => see(at, Named::All, purpose),
+            Token::Word(word) if is_reserved(word) => Walk::GoesOn,
+            token => token.identifier().map_or(Walk::GoesOn, |name| see(at, Named::One(name.into()), purpose)),
+        };
+        if walk == Walk::Ends {
+            return;
         }
     }
 }
 
-/// Returns the purpose of a name behind `keyword`, in front of which one was named for `expected`.
-fn purpose_behind(keyword: &[u8], expected: Option<Purpose>) -> Option<Purpose> {
-    match keyword {
-        b"execute" => Some(Purpose::Run),
-        b"deallocate" => Some(Purpose::Free),
-        b"prepare" => expected.filter(|purpose| *purpose == Purpose::Free).or(Some(Purpose::Make)),
-        _ => None,
+/// Place in a text, as far as a statement's name may follow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A statement begins.
+    Beginning,
+    /// Within a statement that may have an `EXECUTE`, and behind a word that it may stand behind.
+    BeforeExecute(Around),
+    /// Within such a statement, behind another word.
+    Within(Around),
+    /// A statement's name is next.
+    Name(Purpose),
+    Elsewhere,
+}
+
+/// Statements that may have an `EXECUTE` in them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Around {
+    Explain,
+    /// `CREATE TABLE … AS`; of a trigger, too, but that one does not stand behind `AS`.
+    Create,
+}
+
+impl Place {
+    /// Returns the place behind `token`, which is no name here.
+    fn behind(self, token: Token<'_>) -> Self {
+        let word = match token {
+            Token::Semicolon => return Self::Beginning,
+            Token::Word(word) => word,
+            _ => b"",
+        };
+        match self {
+            Self::Beginning | Self::BeforeExecute(_) if is(word, b"execute") => Self::Name(Purpose::Run),
+            Self::Beginning if is(word, b"deallocate") => Self::Name(Purpose::Free),
+            Self::Beginning if is(word, b"prepare") => Self::Name(Purpose::Make),
+            Self::Beginning if is(word, b"explain") => Self::BeforeExecute(Around::Explain),
+            Self::Beginning if is(word, b"create") => Self::Within(Around::Create),
+            Self::BeforeExecute(around) | Self::Within(around) if is(word, b"as") => Self::BeforeExecute(around),
+            Self::BeforeExecute(Around::Explain) | Self::Within(Around::Explain)
+                if [&b"analyze"[..], b"analyse", b"verbose"].iter().any(|option| is(word, option))
+                    || token == Token::Other(b')') =>
+            {
+                Self::BeforeExecute(Around::Explain)
+            }
+            Self::BeforeExecute(around) | Self::Within(around) => Self::Within(around),
+            Self::Beginning | Self::Name(_) | Self::Elsewhere => Self::Elsewhere,
+        }
     }
 }
+
+/// Returns whether `token`, where a statement's name may be, is a word in front of that, or of another kind of statement; `behind` it
+/// is what decides.
+fn is_keyword(token: Token<'_>, purpose: Purpose, behind: &Tokens<'_>) -> bool {
+    let Token::Word(word) = token else { return false };
+    let next = behind.clone().next();
+    match purpose {
+        // `DEALLOCATE prepare` frees a statement of that name.
+        Purpose::Free => is(word, b"prepare") && !matches!(next, None | Some(Token::Semicolon)),
+        Purpose::Make => is(word, b"transaction") && matches!(next, Some(Token::Text(_) | Token::Unclear)),
+        Purpose::Run => false,
+    }
+}
+
+/// Returns whether an unquoted word can't be a name (`ColId` in `src/backend/parser/gram.y`).
+fn is_reserved(word: &[u8]) -> bool {
+    let word = word.to_ascii_lowercase();
+    RESERVED.binary_search(&&*word).is_ok()
+}
+
+/// Words that are no names unless they are quoted, in every version of PostgreSQL.
+const RESERVED: [&[u8]; 100] = [
+    b"all",
+    b"analyse",
+    b"analyze",
+    b"and",
+    b"any",
+    b"array",
+    b"as",
+    b"asc",
+    b"asymmetric",
+    b"authorization",
+    b"binary",
+    b"both",
+    b"case",
+    b"cast",
+    b"check",
+    b"collate",
+    b"collation",
+    b"column",
+    b"concurrently",
+    b"constraint",
+    b"create",
+    b"cross",
+    b"current_catalog",
+    b"current_date",
+    b"current_role",
+    b"current_schema",
+    b"current_time",
+    b"current_timestamp",
+    b"current_user",
+    b"default",
+    b"deferrable",
+    b"desc",
+    b"distinct",
+    b"do",
+    b"else",
+    b"end",
+    b"except",
+    b"false",
+    b"fetch",
+    b"for",
+    b"foreign",
+    b"freeze",
+    b"from",
+    b"full",
+    b"grant",
+    b"group",
+    b"having",
+    b"ilike",
+    b"in",
+    b"initially",
+    b"inner",
+    b"intersect",
+    b"into",
+    b"is",
+    b"isnull",
+    b"join",
+    b"lateral",
+    b"leading",
+    b"left",
+    b"like",
+    b"limit",
+    b"localtime",
+    b"localtimestamp",
+    b"natural",
+    b"not",
+    b"notnull",
+    b"null",
+    b"offset",
+    b"on",
+    b"only",
+    b"or",
+    b"order",
+    b"outer",
+    b"overlaps",
+    b"placing",
+    b"primary",
+    b"references",
+    b"returning",
+    b"right",
+    b"select",
+    b"session_user",
+    b"similar",
+    b"some",
+    b"symmetric",
+    b"table",
+    b"tablesample",
+    b"then",
+    b"to",
+    b"trailing",
+    b"true",
+    b"union",
+    b"unique",
+    b"user",
+    b"using",
+    b"variadic",
+    b"verbose",
+    b"when",
+    b"where",
+    b"window",
+    b"with",
+];
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +308,7 @@ mod tests {
     fn sql_that_mentions_statements() {
         let cache = StatementCache::default();
         let mut names = ClientStatements::default();
-        for name in [&b"s1"[..], b"S 2"] {
+        for name in [&b"s1"[..], b"S 2", b"all", b"as", b"prepare", b"transaction", b"function"] {
             let statement = cache.uncached();
             names.set(name, Some(NamedStatement::new(statement)));
         }
@@ -139,6 +323,24 @@ mod tests {
             ("prepare transaction 's1'", vec![]),
             ("deallocate all", vec![]),
             ("grant execute on function s1() to s1", vec![]),
+            ("DEALLOCATE u&\"s\\0031\"", vec!["u&\"s\\0031\""]),
+            ("execute U&\"!0053 2\" uescape '!' (1)", vec!["U&\"!0053 2\" uescape '!'"]),
+            ("explain (analyze, costs off) execute s1", vec!["s1"]),
+            ("create table t (a) as execute s1(1) with no data", vec!["s1"]),
+            ("execute s1; deallocate all; execute s1; prepare s1 as select 1", vec!["s1"]),
+            ("deallocate prepare all; deallocate s1", vec![]),
+            ("deallocate \"all\"; deallocate s1", vec!["\"all\"", "s1"]),
+            ("deallocate as", vec![]),
+            ("deallocate prepare", vec!["prepare"]),
+            ("deallocate prepare; deallocate s1", vec!["prepare", "s1"]),
+            ("deallocate prepare prepare", vec!["prepare"]),
+            ("prepare transaction as select 1", vec!["transaction"]),
+            ("prepare transaction 'transaction'", vec![]),
+            ("select prepare s1, execute s1 from t", vec![]),
+            (
+                "create trigger t after insert on u referencing new table as s1 when (true) execute function s1()",
+                vec![],
+            ),
         ] {
             let found = mentions(sql.as_bytes(), &names, Lexis::default());
             assert_eq!(found.iter().map(|mention| &sql[mention.at.clone()]).collect::<Vec<_>>(), mentioned, "{sql}");

@@ -91,7 +91,7 @@ fn of_tokens(mut tokens: Tokens<'_>, language: Language, leaving: &Leaving) -> O
                 statement.last = None;
                 of_name(name, &tokens, leaving).map(|reach| (reach, name.to_vec()))
             }
-            Token::Unclear => Some((Reach::Anything, b"U&".to_vec())),
+            Token::Unclear | Token::UnicodeName { .. } => Some((Reach::Anything, b"U&".to_vec())),
             Token::Text(_) | Token::Other(_) => {
                 statement.last = None;
                 let digits = matches!(token, Token::Other(b'0'..=b'9'));

@@ -14,7 +14,8 @@ use crate::track::source_settings;
 use crate::track::sql::{Token, Tokens};
 use crate::track::sql_statement::{Code, Language, Statement, is};
 use crate::track::state_functions::{
-    RUNS_TEXTS, UNRESETTABLE, first_argument, is_advisory, is_local_set_config, is_plain, survives_discard,
+    RUNS_TEXTS, UNRESETTABLE, are_plain_constants, first_argument, is_advisory, is_local_set_config, is_plain,
+    survives_discard,
 };
 use crate::track::unknown_settings::UnknownSettings;
 
@@ -82,7 +83,7 @@ impl<'a> Analysis<'a> {
                 statement.other();
             }
             Token::Semicolon => statement.semicolon(),
-            Token::Unclear => {
+            Token::UnicodeName { .. } | Token::Unclear => {
                 statement.other();
                 self.effects.pins.insert(Pins::UNANALYZED);
                 self.effects.constants = Constants::OfTheMoment;
@@ -125,7 +126,8 @@ impl<'a> Analysis<'a> {
         let mut begins = true;
         while let Some(token) = tokens.next() {
             let word = if let Token::Word(word) = token { word } else { b"" };
-            does_anything |= token == Token::Unclear || is(word, b"execute") || (begins && begins_effect(word));
+            let is_unclear = matches!(token, Token::UnicodeName { .. } | Token::Unclear);
+            does_anything |= is_unclear || is(word, b"execute") || (begins && begins_effect(word));
             self.effects.may_release |= RELEASING.iter().any(|releasing| is(word, releasing));
             begins = token == Token::Semicolon
                 || token == Token::Other(b'>')
@@ -148,7 +150,7 @@ impl<'a> Analysis<'a> {
                     statement.parenthesis(byte);
                     statement.other();
                 }
-                Token::Semicolon | Token::Unclear => statement.other(),
+                Token::Semicolon | Token::UnicodeName { .. } | Token::Unclear => statement.other(),
             }
         }
         if does_anything {
@@ -213,7 +215,10 @@ impl<'a> Analysis<'a> {
             }
             _ if is_advisory(&name) && !contains(&name, b"_xact_") => Pins::LOCK,
             _ if survives_discard(&name) => Pins::UNRESETTABLE,
-            _ if RUNS_TEXTS.iter().any(|runs| name.starts_with(runs)) => Pins::SERVER_CODE,
+            _ if RUNS_TEXTS.iter().any(|runs| name.starts_with(runs)) => {
+                let unseen = Some(Pins::UNRESETTABLE).filter(|_| !are_plain_constants(behind.clone()));
+                Pins::SERVER_CODE.union(unseen.unwrap_or_default())
+            }
             b"set_limit" => return effects.add_unknown_settings(UnknownSettings::ForSession),
             _ => Pins::empty(),
         });

@@ -207,3 +207,67 @@ fn memory_of_one_transaction_with_many_sets_is_bounded() {
     }
     findings.report();
 }
+
+#[test]
+fn memory_of_long_names_is_bounded() {
+    let postgres = Postgres::start_with(&[]);
+    let mut findings = Findings::default();
+    let name = |nth: usize| format!("{nth}{}", "n".repeat(800_000));
+    for setup in [TRANSACTION[0], SESSION[0]] {
+        let ferry = setup.start(&postgres);
+        let mut raw = ferry.session();
+        raw.query("begin");
+        raw.send(&[parse("", "select 1"), sync()].concat());
+        raw.until_ready();
+        let before = ferry.memory();
+        for nth in 0..80 {
+            raw.send(&[bind(&name(nth), "", &[]), sync()].concat());
+            raw.until_ready();
+        }
+        let portals = ferry.memory().saturating_sub(before);
+        raw.query("rollback");
+        // Nothing is answered before the Sync.
+        (0..80).for_each(|nth| raw.send(&parse(&name(nth), "set a.b to default")));
+        let statements = ferry.memory().saturating_sub(before);
+        raw.send(&sync());
+        raw.until_ready();
+        for (what, grown) in [("portals", portals), ("statements", statements)] {
+            if grown > GROWTH {
+                findings.add(format!("{what}: {grown} kB, of 64 MB ({setup:?})"));
+            }
+        }
+        ferry.give_up();
+    }
+    findings.report();
+}
+
+#[test]
+fn memory_of_texts_that_are_given_up_before_they_are_answered_is_bounded() {
+    const TEXTS: [Request; 2] = [
+        ("the unnamed statement", |nth| parse("", &text(nth))),
+        ("prepared and closed", |nth| {
+            let name = format!("s{nth}");
+            [parse(&name, &text(nth)), close(b'S', &name)].concat()
+        }),
+    ];
+    let postgres = Postgres::start_with(&[]);
+    let mut findings = Findings::default();
+    for setup in [TRANSACTION[0], TRANSACTION[4]] {
+        for (name, request) in TEXTS {
+            let ferry = setup.start(&postgres);
+            let mut raw = ferry.session();
+            raw.query("select 1");
+            let before = ferry.memory();
+            (0..600).for_each(|nth| raw.send(&request(nth)));
+            let meanwhile = ferry.memory().saturating_sub(before);
+            raw.send(&sync());
+            raw.until_ready();
+            let afterwards = ferry.memory().saturating_sub(before);
+            if meanwhile.max(afterwards) > GROWTH {
+                findings.add(format!("{name}: {meanwhile} kB, then {afterwards} kB, of 60 MB ({setup:?})"));
+            }
+            ferry.give_up();
+        }
+    }
+    findings.report();
+}

@@ -305,3 +305,86 @@ fn name_that_a_statement_has_on_the_server_is_no_other_clients() {
         texts.iter().fold(script, |script, text| script.ask(B, &[query(text)]).ask(B, &[parse("", text), sync()]));
     compare(Postgres::shared(), &TRANSACTION, &[script.ask(A, &[run("x", &["1"])])]);
 }
+
+#[test]
+fn name_freed_with_all_others_may_be_made_by_sql_in_the_same_text() {
+    let texts = [
+        "deallocate all; prepare x as select 7",
+        "deallocate prepare all; prepare x (int) as select $1; execute x(5)",
+        "execute x(1); deallocate all; prepare \"x\" as select 9; execute x",
+        "deallocate all; execute x(1)",
+        "deallocate all; deallocate x",
+    ];
+    let scripts: Vec<_> = texts
+        .iter()
+        .map(|text| {
+            Script::new(text)
+                .ask(A, &[parse("x", FIRST), describe(b'S', "x"), sync()])
+                .sql(A, text)
+                .ask(A, &[parse("y", FIRST), run("y", &["1"])])
+                .sql(A, "execute x")
+                .ask(A, &[run("x", &[])])
+                .ask(B, &[parse("x", FIRST), run("x", &["1"])])
+        })
+        .collect();
+    // The client keeps its connection.
+    compare(Postgres::shared(), &TRANSACTION_TWO, &scripts);
+}
+
+#[test]
+fn names_that_are_keywords() {
+    let names = ["all", "prepare", "transaction", "execute", "function", "as", "select"];
+    let scripts = names.iter().map(|name| {
+        Script::new(name)
+            .ask(A, &[parse(name, "select 1"), parse("other", "select 2"), sync()])
+            .sql(A, &format!("execute {name}"))
+            .sql(A, &format!("execute \"{name}\""))
+            .sql(A, &format!("prepare {name} as select 3"))
+            .sql(A, "explain (costs off) execute other")
+            .sql(A, &format!("deallocate \"{name}\""))
+            .ask(A, &[run(name, &[])])
+            .ask(A, &[parse(name, "select 4"), sync()])
+            .sql(A, &format!("deallocate prepare {name}"))
+            .ask(A, &[run("other", &[])])
+            .sql(A, "deallocate prepare all")
+            .ask(A, &[run(name, &[])])
+            .ask(A, &[run("other", &[])])
+    });
+    compare(Postgres::shared(), &TRANSACTION, &scripts.collect::<Vec<_>>());
+}
+
+#[test]
+fn names_written_with_escapes() {
+    let texts = [
+        r#"execute u&"\0078"(1)"#,
+        r#"explain (costs off) execute U&"!0078" uescape '!' (1)"#,
+        r#"prepare u&"x" as select 3"#,
+        r#"prepare u&"\007" as select 3"#,
+    ];
+    let mut scripts: Vec<_> = [
+        r#"deallocate u&"\0078""#,
+        "deallocate prepare U&\"!0078\" /* c */ UESCAPE -- c\n'!'; select 1",
+        r#"deallocate u&"\+000078"; deallocate u&"x""#,
+        r#"deallocate u&"X""#,
+    ]
+    .iter()
+    .flat_map(|text| {
+        let in_pipeline = [step(text.split(';').next().unwrap_or_default()), sync()];
+        [given_again(text, &[query(text)], 1), given_again(text, &in_pipeline, 1)]
+    })
+    .collect();
+    scripts.extend(texts.iter().map(|text| {
+        Script::new(text)
+            .ask(B, &[parse("other", "select 'another client''s'"), run("other", &[])])
+            .ask(A, &[parse("x", "select 'mine' where $1::int = 1"), sync()])
+            .sql(A, text)
+            .ask(A, &[step(text), sync()])
+            .ask(A, &[run("x", &["1"])])
+    }));
+    scripts.push(
+        Script::new("one of pgferry's")
+            .ask(B, &[parse("other", "select 'another client''s'"), run("other", &[])])
+            .sql(A, r#"execute u&"\0070gferry_1""#),
+    );
+    compare(Postgres::shared(), &TRANSACTION_TWO, &scripts);
+}

@@ -1,7 +1,7 @@
 //! What no reset undoes: it never reaches the next client.
 
 use super::script::{Findings, SESSION, Setup, TRANSACTION};
-use crate::harness::protocol_client::{bind, execute, parse, query, sync, terminate};
+use crate::harness::protocol_client::{bind, execute, function_call, parse, query, sync, terminate};
 use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 const SETUPS: [Setup; 4] = [SESSION[0], SESSION[2], TRANSACTION[0], TRANSACTION[2]];
@@ -77,6 +77,18 @@ fn seed_does_not_reach_the_next_client() {
         "the name of the setting is a parameter".to_owned(),
         [parse("", "select set_config($1, '0.5', false)"), bind("", "", &["seed"]), execute("", 0), sync()].concat(),
     ));
+    leaves.push((
+        "a text that is a parameter".to_owned(),
+        [
+            parse("", "select query_to_xml($1, true, true, '')"),
+            bind("", "", &["select setseed(0.5)"]),
+            execute("", 0),
+            sync(),
+        ]
+        .concat(),
+    ));
+    leaves.push(("setseed by its OID".to_owned(), function_call(1_599, &["0.5"])));
+    leaves.push(("set_config by its OID".to_owned(), function_call(2_078, &["seed", "0.5", "f"])));
     check(&postgres, &leaves, "select random()", |seen| seen == foretold);
 }
 
@@ -100,6 +112,20 @@ fn dblink_connection_does_not_reach_the_next_client() {
     check(&postgres, &unnamed, "select * from dblink('select current_database()::text') as t (d text)", |seen| {
         seen == "other"
     });
+}
+
+#[test]
+fn weak_numbers_do_not_reach_the_next_client() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create extension isn");
+    let texts = texts(&[
+        "select isn_weak(true)",
+        "select public.\"isn_weak\"(true)",
+        "select 1; select Isn_Weak(true)",
+        "do $$ begin perform isn_weak(true); end $$",
+        "begin; select isn_weak(true); rollback",
+    ]);
+    check(&postgres, &texts, "select isn_weak()", |seen| seen != "f");
 }
 
 #[test]

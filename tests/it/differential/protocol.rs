@@ -1,8 +1,8 @@
 //! Scripts for all of the protocol: what a client sends, and how far it reads between.
 
 use crate::harness::protocol_client::{
-    bind, close, copy_data, copy_done, copy_fail, describe, execute, extended, flush, message, parse, query, sync,
-    terminate,
+    bind, close, copy_data, copy_done, copy_fail, describe, execute, extended, flush, function_call, message, parse,
+    query, sync, terminate,
 };
 
 /// What a script does next.
@@ -301,17 +301,4 @@ pub fn with_probes(mut scripts: Vec<Script>) -> Vec<Script> {
         }
     }
     scripts
-}
-
-/// Calls a function by its OID, arguments and result as text.
-fn function_call(oid: u32, args: &[&str]) -> Vec<u8> {
-    let mut body = oid.to_be_bytes().to_vec();
-    body.extend([0, 0]);
-    body.extend(u16::try_from(args.len()).expect("few").to_be_bytes());
-    for arg in args {
-        body.extend(u32::try_from(arg.len()).expect("small").to_be_bytes());
-        body.extend(arg.as_bytes());
-    }
-    body.extend([0, 0]);
-    message(b'F', &body)
 }

@@ -424,3 +424,16 @@ pub fn password(text: &str) -> Vec<u8> {
 pub fn extended(sql: &str, params: &[&str]) -> Vec<u8> {
     [parse("", sql), bind("", "", params), describe(b'P', ""), execute("", 0), sync()].concat()
 }
+
+/// Calls a function by its OID, arguments and result as text.
+pub fn function_call(oid: u32, args: &[&str]) -> Vec<u8> {
+    let mut body = oid.to_be_bytes().to_vec();
+    body.extend([0, 0]);
+    body.extend(u16::try_from(args.len()).expect("few").to_be_bytes());
+    for arg in args {
+        body.extend(u32::try_from(arg.len()).expect("small").to_be_bytes());
+        body.extend(arg.as_bytes());
+    }
+    body.extend([0, 0]);
+    message(b'F', &body)
+}
