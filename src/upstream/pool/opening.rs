@@ -212,6 +212,7 @@ impl Pool {
                 self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
             }
             Err(failed) => {
+                let failed = failed.map(|error| self.role_auth.reason(error));
                 let error = &failed.error;
                 counters.fail(&error.client_error());
                 let neighbours = self.neighbours.upgrade();
