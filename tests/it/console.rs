@@ -202,7 +202,10 @@ fn the_extended_protocol_works_too() {
     guest.send(&[parse("", ""), bind("", "", &[]), execute("", 0), sync()].concat());
     assert_eq!(tags(&guest.until_ready()), "12IZ");
     assert_eq!(tags(&guest.query("show version; show state")), "TDCTDDDDCZ");
-    assert_eq!(tags(&guest.query("set extra_float_digits = 3; show client_encoding; select 1")), "CTDCTDCZ");
+    assert_eq!(
+        tags(&guest.query("set application_name = 'shop'; set extra_float_digits = 3; show client_encoding; select 1")),
+        "CCTDCTDCZ"
+    );
     assert_eq!(guest.error("select 2").field(b'C'), "42601");
 }
 
