@@ -401,7 +401,8 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str> +
     if let Some(renamed) = super::renamed::present(name, known.clone()) {
         return Some(renamed);
     }
-    let scored = known.into_iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
+    let lower = name.to_lowercase();
+    let scored = known.into_iter().map(|known| (strsim::damerau_levenshtein(&lower, &known.to_lowercase()), known));
     let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
     (distance <= 2.max(name.len() / 3)).then_some(best)
 }
