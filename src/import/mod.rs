@@ -20,7 +20,7 @@ use ini::Ini;
 pub(crate) struct Imported {
     /// The configuration file.
     pub text: String,
-    /// What keeps clients out in PgBouncer's configuration and is not in it.
+    /// Restrictions of PgBouncer's configuration that are not in it.
     pub missing: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ impl Toml {
         self.comment(&format!("{name} = {}: {why}", one_line(value)));
     }
 
-    /// What keeps clients out, and is to be written by hand.
+    /// A restriction that is to be written by hand.
     fn missing(&mut self, text: String) {
         self.comment(&text);
         self.missing.push(text);
