@@ -109,7 +109,7 @@ pub const KEYS: [Key; 75] = [
         "\"15s\"",
         "Interval at which the upstream's name is looked up again; connections to addresses that are no longer in DNS are replaced.",
     ),
-    secret("upstream_password", "Password for clients that bring none of their own, if it is not in the URL."),
+    secret("upstream_password", "Password to log in upstream with, but for pass-through, if it is not in the URL."),
     optional("upstream_password_file", "File with that password; read whenever a connection is opened."),
     optional(
         "password_command",

@@ -310,6 +310,7 @@ fn waiting_for_a_pause_can_be_cancelled() {
     cancel.read_to_end();
     let answer = pausing.until_ready();
     assert_eq!((tags(&answer).as_str(), answer[0].field(b'C').as_str()), ("EZ", "57014"));
+    assert!(answer[0].field(b'H').contains("the pause stays in force until RESUME"), "{answer:?}");
     assert_eq!(tags(&looking.query("RESUME")), "CZ");
     busy.query("commit");
 }

@@ -191,16 +191,27 @@ fn clients_of_a_role_that_is_let_in_no_more_are_told_why() {
 #[test]
 fn roles_made_or_changed_through_pgferry_may_log_in_at_once() {
     let postgres = postgres("late");
-    let ferry = Pgferry::start(&postgres, &[]);
-    eventually("the rule is in force", || log_in(&ferry, "late", "right").is_err());
-    let mut admin = ferry.session();
-    for (sql, secret) in [
-        ("create role late login password 'right'", "right"),
-        ("alter role late password 'other'", "other"),
-        ("alter role late password 'right'", "right"),
-    ] {
-        assert!(log_in(&ferry, "late", secret).is_err(), "before {sql}");
-        admin.query(sql);
-        assert_eq!(log_in(&ferry, "late", secret).expect(sql).value("select 1"), "1");
+    let certs = crate::harness::Certs::new();
+    let looked_up =
+        certs.write("f.toml", "auth_type = \"password\"\nauth_user = \"trust_user\"\n[users]\ntrust_user = \"me\"");
+    for args in [&[][..], &["-c", &looked_up]] {
+        postgres.sql("drop role if exists late");
+        let ferry = Pgferry::start(&postgres, args);
+        eventually("the rule is in force", || log_in(&ferry, "late", "right").is_err());
+        let mut admin = ferry.raw().log_in("trust_user", "postgres", "me").expect("right");
+        for (sql, secret) in [
+            ("create role late login password 'right'", "right"),
+            ("alter role late password 'other'", "other"),
+            ("alter role late password 'right'", "right"),
+        ] {
+            assert!(log_in(&ferry, "late", secret).is_err(), "before {sql}");
+            admin.query(sql);
+            assert_eq!(log_in(&ferry, "late", secret).expect(sql).value("select 1"), "1");
+        }
+        let (code, _) = log_in(&ferry, "late", "other").map(drop).expect_err("the former password");
+        assert_eq!(code, "28P01");
+        admin.query("drop role late");
+        let (code, _) = log_in(&ferry, "late", "right").map(drop).expect_err("it is gone");
+        assert_eq!(code, "28P01");
     }
 }

@@ -47,7 +47,11 @@ impl Relay<'_> {
     }
 
     fn role_changed(&mut self) {
-        match self.machine.take_role_change() {
+        let change = self.machine.take_role_change();
+        if change != RoleChange::Unchanged {
+            self.shared.client_auth.load().secrets.forget_answers();
+        }
+        match change {
             RoleChange::Unchanged => {}
             RoleChange::Created => self.shared.server_side.roles.forget_refusals(),
             RoleChange::Changed => self.shared.pools.outdate_sessions(&self.server.activity.pool().key.database),
