@@ -232,10 +232,14 @@ impl RoleAuth {
         let memory = self.memory();
         let verified = || memory.verified.password().cloned().map(Credential::Password);
         let presumed = || memory.presumed.clone();
-        if settings.is_pass_through() {
-            return verified().or_else(presumed).map_or(Secret::None, Secret::Known);
+        // The upstream has taken it from a client, also where others log in by another method and a password is configured for these.
+        if let Some(own) = verified() {
+            return Secret::Known(own);
         }
-        Secret::Fixed(memory.learned.clone().or_else(verified).or_else(presumed))
+        if settings.is_pass_through() {
+            return presumed().map_or(Secret::None, Secret::Known);
+        }
+        Secret::Fixed(memory.learned.clone().or_else(presumed))
     }
 
     /// Takes over what was right under settings that are no longer in force, to log in upstream with.

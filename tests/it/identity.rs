@@ -215,3 +215,21 @@ fn roles_made_or_changed_through_pgferry_may_log_in_at_once() {
         assert_eq!(code, "28P01");
     }
 }
+
+#[test]
+fn a_configured_password_is_not_for_clients_that_bring_their_own() {
+    let postgres = postgres("asked");
+    postgres.sql("create role asked login password 'right'");
+    let certs = crate::harness::Certs::new();
+    let file = "upstream_password = \"another role's\"\n[[rule]]\nuser = [\"another\"]\nmethod = \"peer\"\n\
+                [[rule]]\nmethod = \"pass-through\"\n[[peer]]\nuid = 0\nroles = [\"another\"]";
+    for mode in ["session", "transaction"] {
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "-c", &certs.write("f.toml", file)]);
+        let mut clients: Vec<_> =
+            (0..3).map(|_| eventually_some("it is let in", || log_in(&ferry, "asked", "right").ok())).collect();
+        for client in &mut clients {
+            client.query("begin");
+            assert_eq!(client.value("select 1"), "1", "{mode}");
+        }
+    }
+}
