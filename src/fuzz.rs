@@ -310,7 +310,7 @@ pub fn console(bytes: &[u8]) {
 pub fn ini(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut ini = Ini::default();
-    if ini.text("fuzz.ini", &text, &mut |_, _| Ok(())).is_ok() {
+    if ini.text("fuzz.ini", &text, &mut |_, _, _| Ok(())).is_ok() {
         for entry in &ini.entries {
             let _ = import::ini::words(&entry.value);
         }
@@ -469,7 +469,7 @@ pub fn users(bytes: &[u8]) {
 /// When a rule is not understood.
 pub fn hba(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    for (_, line, outcome) in import::access::hba_rules(&text, &[]) {
+    for (_, line, outcome) in import::access::hba_rules(&text, &[], import::access::Transports::All) {
         let Ok(rule) = outcome else { continue };
         assert!(rule.iter().all(|key| !key.contains('\n')), "{line}");
         let mut written = RawConfig::default();

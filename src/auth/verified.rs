@@ -50,6 +50,11 @@ impl<R: Clone> Verified<R> {
         Self { known: None, ..self }
     }
 
+    /// Forgets which passwords were refused.
+    pub fn forget_refusals(&mut self) {
+        self.refused.clear();
+    }
+
     /// The upstream took `password`: it replaces whatever was known.
     pub fn accept(&mut self, key: &ProcessKey, password: Password) {
         let mac = key.mac(&[password.expose()]);

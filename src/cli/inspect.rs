@@ -11,6 +11,7 @@ use crate::admin::probe;
 use crate::config::value;
 use crate::config::{ClientIdentity, RawConfig, Settings, Transport};
 use crate::doctor::{Examination, Facts, diagnose, report, server};
+use crate::import::Imported;
 
 use super::options::Options;
 use super::output::{print, print_error};
@@ -130,13 +131,19 @@ fn capacity(settings: &Settings) -> String {
 /// Prints what a configuration of PgBouncer's becomes.
 ///
 /// # Errors
-/// When PgBouncer's can't be read, or when the result does not load as it is; the result is printed all the same.
+/// When PgBouncer's can't be read, or when the result does not load as it is or lacks what keeps clients out; the result is printed all
+/// the same.
 pub(super) fn import(file: &std::path::Path) -> Result<(), String> {
-    let text = crate::import::import(file)?;
+    let Imported { text, missing } = crate::import::import(file)?;
     print(&text)?;
     let mut written = RawConfig::default();
     let usable = written.file_text("the result", &text).and_then(|()| Settings::resolve(&written));
-    usable.map(drop).map_err(|error| format!("the result does not load until it is completed by hand: {error}"))
+    usable.map_err(|error| format!("the result does not load until it is completed by hand: {error}"))?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join("\n  ");
+    Err(format!("the result may let in clients that PgBouncer keeps out, until it is completed by hand:\n  {missing}"))
 }
 
 pub(super) fn health(health: HealthOptions, before: Options) -> Result<(), String> {

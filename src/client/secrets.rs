@@ -96,6 +96,13 @@ impl Secrets {
         }
     }
 
+    /// Forgets what was looked up, since roles have changed.
+    pub(crate) fn forget_answers(&self) {
+        if let Some(auth_query) = &self.auth_query {
+            auth_query.forget_answers();
+        }
+    }
+
     /// A wrong password was given: what was looked up may be out of date.
     pub(crate) fn invalidate(&self, database: &[u8], user: &[u8]) {
         if let Some(auth_query) = &self.auth_query {

@@ -12,10 +12,7 @@ use super::session_handle::{SessionHandle, SessionPhase, SessionTarget};
 use crate::lock::lock;
 use crate::track::ServerParams;
 use crate::track::number_hasher::NumberHash;
-
-/// The first pid that is given to a client: above every real one (Linux's `PID_MAX_LIMIT` is 4194304), so that
-/// it is not taken for a process.
-const FIRST_PID: i32 = 4_194_305;
+use crate::upstream::pooler::FIRST_INVENTED;
 
 /// Time that sessions get to publish their addresses: one that does not come to it is at work.
 const ADDRS_TIMEOUT: Duration = Duration::from_millis(50);
@@ -64,9 +61,9 @@ impl Sessions {
             if let Some(real) = backend.filter(|pid| *pid > 0 && !table.contains_key(pid)) {
                 break (id, real);
             }
-            let span = u64::from((i32::MAX - FIRST_PID).unsigned_abs());
+            let span = u64::from((i32::MAX - FIRST_INVENTED).unsigned_abs());
             // Smaller than `span`, which fits.
-            let pid = FIRST_PID + i32::try_from(id % span).unwrap_or_default();
+            let pid = FIRST_INVENTED + i32::try_from(id % span).unwrap_or_default();
             if !table.contains_key(&pid) {
                 break (id, pid);
             }

@@ -47,7 +47,7 @@ impl Settings {
     }
 
     fn check_tls(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
-        let lacks = |key, of: &str| Err(reader.error(key, format!("{key} is needed with {of}")));
+        let lacks = |key: &str, of| Err(reader.error(of, format!("{key} is needed with it")));
         match (&self.tls.client_tls_cert_file, &self.tls.client_tls_key_file) {
             (Some(_), None) => return lacks("client_tls_key_file", "client_tls_cert_file"),
             (None, Some(_)) => return lacks("client_tls_cert_file", "client_tls_key_file"),

@@ -59,6 +59,12 @@ impl ConfigError {
         Self { place: Some(place.clone()), key: Some(key.to_owned()), ..self }
     }
 
+    /// Says in which table the key is.
+    #[must_use]
+    pub(super) fn in_table(self, table: &str) -> Self {
+        Self { key: self.key.map(|key| format!("{table}.{key}")), ..self }
+    }
+
     /// Adds advice.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {

@@ -109,7 +109,7 @@ pub const KEYS: [Key; 75] = [
         "\"15s\"",
         "Interval at which the upstream's name is looked up again; connections to addresses that are no longer in DNS are replaced.",
     ),
-    secret("upstream_password", "Password for clients that bring none of their own, if it is not in the URL."),
+    secret("upstream_password", "Password to log in upstream with, but for pass-through, if it is not in the URL."),
     optional("upstream_password_file", "File with that password; read whenever a connection is opened."),
     optional(
         "password_command",
@@ -401,7 +401,8 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str> +
     if let Some(renamed) = super::renamed::present(name, known.clone()) {
         return Some(renamed);
     }
-    let scored = known.into_iter().map(|known| (strsim::damerau_levenshtein(name, known), known));
+    let lower = name.to_lowercase();
+    let scored = known.into_iter().map(|known| (strsim::damerau_levenshtein(&lower, &known.to_lowercase()), known));
     let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
     (distance <= 2.max(name.len() / 3)).then_some(best)
 }

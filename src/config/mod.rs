@@ -40,7 +40,7 @@ pub(crate) use contact::Contact;
 pub(crate) use encryption::{Binding, Encryption, Negotiation, SslMode};
 pub(crate) use error::ConfigError;
 pub(crate) use require_auth::{LoginMethod, RequireAuth};
-pub(crate) use rule::{CertName, ClientIdentity, Rule, Transport};
+pub(crate) use rule::{CertName, ClientIdentity, Network, Rule, Transport};
 pub(crate) use settings::Settings;
 pub(crate) use source::RawConfig;
 pub(crate) use url::{Endpoint, Host, Upstream};

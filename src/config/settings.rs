@@ -67,7 +67,13 @@ impl Settings {
         let databases = written
             .databases()
             .into_iter()
-            .map(|(name, own)| Ok((name.as_bytes().to_vec(), Arc::new(Self::resolve(&own)?))))
+            .map(|(name, own)| {
+                let named = |error: ConfigError| match error.key.as_deref() {
+                    Some(key) if own.get(key) != written.get(key) => error.in_table(&format!("databases.{name}")),
+                    _ => error,
+                };
+                Ok((name.as_bytes().to_vec(), Arc::new(Self::resolve(&own).map_err(named)?)))
+            })
             .collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
         let ports = reader.read_optional("port", SocketPorts::parse)?.map_or_else(
             || SocketPorts::of([&url].into_iter().chain(databases.values().map(|own| &own.upstream.url))),
@@ -340,7 +346,10 @@ mod tests {
         let changed = resolve(&elsewhere.replace("one", "two")).expect("good");
         assert_eq!(settings.changed(&changed), (vec!["databases"], vec![]), "secrets count too");
         let error = resolve("upstream = \"postgres://db\"\n[databases.shop]\npool_size = 0").expect_err("no size");
-        assert!(error.to_string().contains("f.toml:3: pool_size"), "{error}");
+        assert!(error.to_string().contains("f.toml:3: databases.shop.pool_size"), "{error}");
+        let error = resolve("upstream = \"postgres://db\"\npool_size = 0\n[databases.shop]\npin = \"auto\"")
+            .expect_err("no size");
+        assert!(error.to_string().contains("f.toml:2: pool_size"), "what is not its own: {error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::error::{ConfigError, Origin};
@@ -146,7 +146,13 @@ impl RawConfig {
             let place = at(key.span());
             let name = key.get_ref().as_ref();
             let Some(known) = keys::find(name) else {
-                return Err(unknown(name, KEYS.iter().map(|key| key.name)).at(&place, name));
+                let error = unknown(name, KEYS.iter().map(|key| key.name));
+                let is_table = matches!(value.get_ref(), DeValue::Table(_));
+                return Err(match error.hint {
+                    None if is_table => error.hint("settings stand at the top of the file, in no table"),
+                    _ => error,
+                }
+                .at(&place, name));
             };
             let value = match known.name {
                 "peer" => tables::peers(value, &at)?,

@@ -258,8 +258,10 @@ impl Listen {
         if text.starts_with(['/', '.']) {
             return Ok(Self::Dir(PathBuf::from(text)));
         }
-        let expected = || format!("\"{text}\" is not a directory (\"/run/pgferry\"), \"@name\" or \"host:port\"");
-        if let Some(port) = text.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok()) {
+        let expected =
+            || format!("\"{text}\" is not a directory (\"/run/pgferry\", \"./run\"), \"@name\" or \"host:port\"");
+        let everywhere = text.strip_prefix("*:").or_else(|| text.strip_prefix(':'));
+        if let Some(port) = everywhere.filter(|port| port.parse::<u16>().is_ok()) {
             return Err(format!(
                 "\"{text}\" has no host: 127.0.0.1:{port} is this machine, 0.0.0.0:{port} and [::]:{port} any"
             ));

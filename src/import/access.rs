@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::ini::{Ini, words};
 use super::{Toml, list, quoted};
-use crate::config::CONSOLE;
+use crate::config::{CONSOLE, Network};
 
 /// Writes the rules of logins.
 pub(super) fn write(ini: &Ini, out: &mut Toml) {
@@ -32,16 +32,58 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
             "pass-through"
         }
     };
-    let listed = listed_databases(ini);
+    let (listed, transports) = (listed_databases(ini), Transports::of(ini));
+    if transports == Transports::Certified && method != "cert" {
+        out.missing(UNCERTIFIED.to_owned());
+    }
     let forced = ini.section("databases").any(|entry| words(&entry.value).is_ok_and(|w| w.contains_key("user")));
     if method == "trust" && !forced {
         out.comment("\"trust\" needs a user in the URL, or force_user, to log in to PostgreSQL as.");
     }
-    if listed.is_empty() {
+    // The method "cert" means TLS.
+    let all = transports == Transports::All || method == "cert";
+    if listed.is_empty() && all {
         out.set("auth_type", &quoted(method));
         return;
     }
-    out.rules.push(vec![format!("database = {}", list(&listed)), format!("method = {}", quoted(method))]);
+    let mut rule = Vec::new();
+    if !all {
+        rule.push(in_list("transport", &["unix", "abstract", "tls"]));
+    }
+    if !listed.is_empty() {
+        rule.push(format!("database = {}", list(&listed)));
+    }
+    rule.push(format!("method = {}", quoted(method)));
+    out.rules.push(rule);
+}
+
+/// Transports that clients may use besides unix sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transports {
+    /// TCP, with TLS or without.
+    All,
+    /// TLS.
+    Encrypted,
+    /// TLS with a certificate of the client's.
+    Certified,
+}
+
+/// The comment on [`Transports::Certified`].
+const UNCERTIFIED: &str = "client_tls_sslmode = verify-…: only the method \"cert\" asks clients for a certificate; rules with another let in clients \
+                           without one";
+
+impl Transports {
+    fn of(ini: &Ini) -> Self {
+        match ini.get("client_tls_sslmode") {
+            Some("require") => Self::Encrypted,
+            Some("verify-ca" | "verify-full") => Self::Certified,
+            _ => Self::All,
+        }
+    }
+}
+
+fn in_list(key: &str, items: &[&str]) -> String {
+    format!("{key} = {}", list(&items.iter().map(|&item| item.to_owned()).collect::<Vec<_>>()))
 }
 
 /// The databases that PgBouncer lets clients in to, its console among them; none where it does not look at the name.
@@ -58,18 +100,14 @@ fn listed_databases(ini: &Ini) -> Vec<String> {
 pub(crate) fn hba_rules<'a>(
     text: &'a str,
     listed: &'a [String],
+    transports: Transports,
 ) -> impl Iterator<Item = (usize, String, Result<Vec<String>, String>)> + 'a {
-    (1..).zip(text.lines()).filter_map(|(nth, line)| {
+    (1..).zip(text.lines()).filter_map(move |(nth, line)| {
         let line = line.split('#').next().unwrap_or_default();
         let fields: Vec<_> = line.split_whitespace().collect();
         let plain: Result<Vec<_>, _> = fields.iter().map(|field| unquoted(field)).collect();
-        let outcome = if fields.is_empty() { return None } else { plain.and_then(|plain| rule(&plain, listed)) };
-        let outcome = outcome.map_err(|why| match fields.last() {
-            Some(&"reject") => {
-                format!("{why}: until it is written by hand, the lines behind it let in what it rejects")
-            }
-            _ => why,
-        });
+        let outcome =
+            if fields.is_empty() { return None } else { plain.and_then(|plain| rule(&plain, listed, transports)) };
         Some((nth, fields.join(" "), outcome))
     })
 }
@@ -96,35 +134,47 @@ fn hba(ini: &Ini, listed: &[String], out: &mut Toml) {
             return out.without("auth_hba_file", path, &format!("{error}: write [[rule]] tables"));
         }
     };
-    for (nth, line, outcome) in hba_rules(&text, listed) {
+    let transports = Transports::of(ini);
+    if transports == Transports::Certified {
+        out.missing(UNCERTIFIED.to_owned());
+    }
+    for (nth, line, outcome) in hba_rules(&text, listed, transports) {
         match outcome {
             Ok(rule) => out.rules.push(rule),
-            Err(why) => out.comment(&format!("{path}:{nth}: {line}: {why}")),
+            // What it decides about is left to the lines behind it.
+            Err(why) => out.missing(format!("{path}:{nth}: {line}: {why}")),
         }
     }
 }
 
 /// A line of an HBA file as a rule.
-fn rule(fields: &[&str], listed: &[String]) -> Result<Vec<String>, String> {
+fn rule(fields: &[&str], listed: &[String], transports: Transports) -> Result<Vec<String>, String> {
     let [kind, databases, users, rest @ ..] = fields else { return Err("not enough fields".into()) };
     let (transport, address, rest): (&[&str], Option<String>, &[&str]) = match (*kind, rest) {
         ("local", rest) => (&["unix", "abstract"], None, rest),
         (_, [address, mask, rest @ ..]) if mask.contains(['.', ':']) && !mask.contains('/') => {
             return Err(format!("write the mask {mask} as a number of bits behind {address} {}", rest.join(" ")));
         }
-        ("host", [address, rest @ ..]) => (&["tcp", "tls"], Some((*address).to_owned()), rest),
-        ("hostssl", [address, rest @ ..]) => (&["tls"], Some((*address).to_owned()), rest),
+        ("host", [address, rest @ ..]) if transports == Transports::All => {
+            (&["tcp", "tls"], Some((*address).to_owned()), rest)
+        }
+        ("host" | "hostssl", [address, rest @ ..]) => (&["tls"], Some((*address).to_owned()), rest),
         ("hostnossl", [address, rest @ ..]) => (&["tcp"], Some((*address).to_owned()), rest),
         _ => return Err("such lines are not supported".into()),
     };
+    if let Some(address) = address.as_ref().filter(|address| *address != "all") {
+        Network::parse(address).map_err(|why| format!("{why}: other addresses are not supported"))?;
+    }
+    if let Some(option) = rest.get(1) {
+        return Err(format!("the option {option} is not supported"));
+    }
     let method = match rest.first() {
         Some(&("trust" | "reject" | "md5" | "scram-sha-256" | "password" | "cert" | "peer")) => rest[0],
         Some(other) => return Err(format!("the method {other} is not supported")),
         None => return Err("there is no method".into()),
     };
     let (databases, users) = (databases_of(databases, listed)?, users_of(users)?);
-    let mut lines =
-        vec![format!("transport = {}", list(&transport.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>()))];
+    let mut lines = vec![in_list("transport", transport)];
     if !databases.is_empty() {
         lines.push(format!("database = {}", list(&databases)));
     }
@@ -134,7 +184,9 @@ fn rule(fields: &[&str], listed: &[String]) -> Result<Vec<String>, String> {
     if let Some(address) = address.filter(|address| address != "all") {
         lines.push(format!("address = {}", list(&[address])));
     }
-    lines.push(format!("method = {}", quoted(method)));
+    // Clients that must encrypt are never let in by a line for others.
+    let is_met = transports == Transports::All || transport != ["tcp"];
+    lines.push(format!("method = {}", quoted(if is_met { method } else { "reject" })));
     Ok(lines)
 }
 
@@ -182,7 +234,7 @@ mod tests {
     fn lines_let_in_no_more_than_they_did() {
         let rule_of = |line: &str, listed: &[&str]| {
             let listed: Vec<_> = listed.iter().map(|&name| name.to_owned()).collect();
-            hba_rules(line, &listed).next().expect("a rule").2.map(|lines| lines.join("; "))
+            hba_rules(line, &listed, Transports::All).next().expect("a rule").2.map(|lines| lines.join("; "))
         };
         let listed = ["shop", "pgferry", "pgbouncer"];
         for (line, listed, expected) in [
@@ -198,12 +250,15 @@ mod tests {
         for (line, why) in [
             ("host x all all md5", "[databases] has none of these"),
             ("host sameuser all all md5", "\"sameuser\" in place of databases is not supported"),
-            ("host all,replication all all reject", "the lines behind it let in what it rejects"),
+            ("host all,replication all all reject", "\"replication\" in place of databases is not supported"),
+            ("host all all samenet reject", "other addresses are not supported"),
+            ("host all all .example.com md5", "other addresses are not supported"),
+            ("hostssl all all all cert map=staff", "the option map=staff is not supported"),
             ("host all +staff all md5", "\"+staff\" in place of users is not supported"),
             // The user of that name alone.
             ("host shop \"all\" all trust", "the quotes in \"all\" are not supported"),
             ("host shop \"a\",\"b\" all md5", "the quotes in \"a\",\"b\" are not supported"),
-            ("host shop \"a b\" all reject", "the lines behind it let in what it rejects"),
+            ("host shop \"a b\" all reject", "the quotes in \"a are not supported"),
             ("host all a,@list all md5", "\"@list\" in place of users is not supported"),
         ] {
             let error = rule_of(line, &listed).expect_err(line);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::ini::{Ini, words};
 use super::{Toml, Words, number, one_line, quoted};
+use crate::config::CONSOLE;
 
 /// Directory in which PgBouncer looks for PostgreSQL's socket if no host is named, on Debian.
 const SOCKET_DIR: &str = "/var/run/postgresql";
@@ -62,7 +63,9 @@ pub(super) fn write(ini: &Ini, upstream: &str, out: &mut Toml) {
             Ok(words) => database(&entry.key, &words, upstream, &mut lines),
             Err(error) => lines.push(format!("# {}: {error}", entry.place)),
         }
-        if !lines.is_empty() {
+        if CONSOLE.contains(&entry.key.as_str()) {
+            out.comment(&format!("[databases] {}: clients that name it get the console", entry.key));
+        } else if !lines.is_empty() {
             out.tables.push((format!("[databases.{}]", quoted(&entry.key)), lines));
         }
     }

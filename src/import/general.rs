@@ -304,7 +304,11 @@ fn tls(ini: &Ini, out: &mut Toml) {
         Some("disable") => return out.set("client_tls", "\"off\""),
         Some("allow" | "prefer") => {}
         Some(mode) => {
-            out.without("client_tls_sslmode", mode, "[[rule]] tables with transport = \"tls\" keep others on TCP out");
+            out.without(
+                "client_tls_sslmode",
+                mode,
+                "[[rule]] tables without transport = \"tcp\" keep others on TCP out",
+            );
         }
     }
     for (name, key) in

@@ -46,13 +46,18 @@ impl Ini {
     fn include(&mut self, path: &Path, depth: usize) -> Result<(), String> {
         let shown = path.display();
         let text = std::fs::read_to_string(path).map_err(|error| describe(Attempt::Read, &shown, &error))?;
-        self.text(&shown.to_string(), &text, &mut |ini, name| match depth {
-            0 => Err(format!("{shown}: files include each other more than {MAX_INCLUDE_DEPTH} deep")),
-            _ => ini.include(&included(path, Path::new(name)), depth - 1),
+        self.text(&shown.to_string(), &text, &mut |ini, name, place| {
+            if depth == 0 {
+                return Err(format!("{place}: files include each other more than {MAX_INCLUDE_DEPTH} deep"));
+            }
+            let included = included(path, Path::new(name));
+            let found = std::fs::File::open(&included).map(drop);
+            found.map_err(|error| format!("{place}: {}", describe(Attempt::Read, &included.display(), &error)))?;
+            ini.include(&included, depth - 1)
         })
     }
 
-    /// Reads a file's content; `include` reads what it includes.
+    /// Reads a file's content; `include` reads what it includes, by name and the place that says so.
     ///
     /// # Errors
     /// As [`Ini::read`].
@@ -60,7 +65,7 @@ impl Ini {
         &mut self,
         path: &str,
         text: &str,
-        include: &mut dyn FnMut(&mut Self, &str) -> Result<(), String>,
+        include: &mut dyn FnMut(&mut Self, &str, &str) -> Result<(), String>,
     ) -> Result<(), String> {
         for (nth, line) in (1..).zip(text.lines()) {
             let place = format!("{path}:{nth}");
@@ -69,7 +74,7 @@ impl Ini {
                 continue;
             }
             if let Some(name) = line.strip_prefix("%include").filter(|name| name.starts_with(char::is_whitespace)) {
-                include(self, name.trim())?;
+                include(self, name.trim(), &place)?;
             } else if let Some(name) = line.strip_prefix('[') {
                 let name = name.strip_suffix(']').ok_or_else(|| format!("{place}: a section lacks its \"]\""))?;
                 self.section = Some(name.trim().to_ascii_lowercase());
@@ -161,7 +166,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Ini, String> {
         let mut ini = Ini::default();
-        ini.text("p.ini", text, &mut |ini, name| {
+        ini.text("p.ini", text, &mut |ini, name, _| {
             ini.entries.push(Entry {
                 section: String::new(),
                 key: "%include".into(),

@@ -15,11 +15,20 @@ use std::path::Path;
 
 use ini::Ini;
 
+/// The result of an import.
+#[derive(Debug)]
+pub(crate) struct Imported {
+    /// The configuration file.
+    pub text: String,
+    /// Restrictions of PgBouncer's configuration that are not in it.
+    pub missing: Vec<String>,
+}
+
 /// The configuration file that says what PgBouncer's at `path` says.
 ///
 /// # Errors
 /// What can't be read or makes no sense, with file and line.
-pub(crate) fn import(path: &Path) -> Result<String, String> {
+pub(crate) fn import(path: &Path) -> Result<Imported, String> {
     let ini = Ini::read(path)?;
     let mut out = Toml::default();
     out.comment(&format!(
@@ -31,7 +40,8 @@ pub(crate) fn import(path: &Path) -> Result<String, String> {
     let upstream = databases::general_upstream(&ini, &mut out);
     access::write(&ini, &mut out);
     databases::write(&ini, &upstream, &mut out);
-    Ok(out.text())
+    let missing = std::mem::take(&mut out.missing);
+    Ok(Imported { text: out.text(), missing })
 }
 
 /// A configuration file in the making: settings first, tables behind them.
@@ -40,6 +50,7 @@ struct Toml {
     settings: Vec<String>,
     tables: Vec<(String, Vec<String>)>,
     rules: Vec<Vec<String>>,
+    missing: Vec<String>,
 }
 
 impl Toml {
@@ -50,6 +61,12 @@ impl Toml {
     /// A setting that has no counterpart, and why.
     fn without(&mut self, name: &str, value: &str, why: &str) {
         self.comment(&format!("{name} = {}: {why}", one_line(value)));
+    }
+
+    /// A restriction that is to be written by hand.
+    fn missing(&mut self, text: String) {
+        self.comment(&text);
+        self.missing.push(text);
     }
 
     fn set(&mut self, key: &str, value: &str) {

@@ -2,7 +2,8 @@
 
 use super::from_client::{Incoming, body};
 use super::{Buffers, Machine};
-use crate::track::{Request, administration};
+use crate::track::Request;
+use crate::track::administration::{self, RoleChange};
 use crate::wire::frontend;
 
 /// Effects of the client's work on others' connections, since they were last taken.
@@ -10,8 +11,8 @@ use crate::wire::frontend;
 pub(super) struct Administration {
     /// The database to which no connection may be open.
     vacated: Option<Vec<u8>>,
-    /// A command has changed what sessions begin with.
-    outdates_sessions: bool,
+    /// The greatest effect of a command on roles.
+    role_change: RoleChange,
 }
 
 impl Machine<'_> {
@@ -20,9 +21,9 @@ impl Machine<'_> {
         self.administration.vacated.take()
     }
 
-    /// Returns whether the client's work has changed what sessions begin with, once.
-    pub fn take_outdated_sessions(&mut self) -> bool {
-        std::mem::take(&mut self.administration.outdates_sessions)
+    /// The effect of the client's work on roles, once.
+    pub(crate) fn take_role_change(&mut self) -> RoleChange {
+        std::mem::take(&mut self.administration.role_change)
     }
 
     pub(super) fn note_vacated(&mut self, io: &Buffers<'_>, incoming: Incoming) {
@@ -37,7 +38,8 @@ impl Machine<'_> {
         }
     }
 
-    pub(super) fn note_outdated_sessions(&mut self, tag: &[u8]) {
-        self.administration.outdates_sessions |= administration::outdates_sessions(tag);
+    pub(super) fn note_role_change(&mut self, tag: &[u8]) {
+        let before = self.administration.role_change;
+        self.administration.role_change = before.max(RoleChange::by(tag));
     }
 }

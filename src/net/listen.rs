@@ -353,7 +353,11 @@ fn set_access(path: &Path, mode: u32, group: Option<Gid>) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-fn find_group(name: &str) -> Result<Gid, ListenError> {
+/// The group with this name, or this number.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn find_group(name: &str) -> Result<Gid, ListenError> {
     if let Ok(number) = name.parse() {
         return Ok(Gid::from_raw(number));
     }

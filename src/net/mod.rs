@@ -24,7 +24,7 @@ mod unix_client;
 pub(crate) use crate::buffer::BufferPool;
 pub(crate) use byte_stream::ByteStream;
 pub(crate) use conn::{Conn, RecvError};
-pub(crate) use listen::Listener;
+pub(crate) use listen::{Listener, find_group};
 pub(crate) use listen_error::ListenError;
 pub(crate) use read_coalescing::ReadCoalescer;
 pub(crate) use stream::{Peer, Stream};

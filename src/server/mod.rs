@@ -46,7 +46,7 @@ use crate::config::keys::Adjustable;
 use crate::config::{ClientAddress, ConfigError, Settings};
 use crate::drain::{Drain, Phase};
 use crate::log::Queue;
-use crate::net::{BufferPool, Conn, InheritedListener, ListenError, Listener, ListenerTransfer, Stream};
+use crate::net::{BufferPool, Conn, InheritedListener, ListenError, Listener, ListenerTransfer, Stream, find_group};
 use crate::upstream::target::UpstreamTargets;
 use crate::upstream::{Pools, ServerSide};
 use limits::OpenFiles;
@@ -370,13 +370,15 @@ async fn no_clients(shared: &Shared, all_gone: &mut mpsc::Receiver<Infallible>) 
     }
 }
 
-/// Reads what `settings` name without serving clients: certificates, keys, files of secrets.
+/// Looks up what `settings` name without serving clients: certificates, keys, files of secrets, a group.
 ///
 /// # Errors
 /// Which of them can't be used, and why.
 pub(crate) fn check(settings: &Settings) -> Result<(), String> {
     UpstreamTargets::new(settings, None)?;
-    ClientAuth::new(settings, None).map(drop)
+    ClientAuth::new(settings, None)?;
+    let group = settings.listen.unix_socket_group.as_deref();
+    group.map(find_group).transpose().map(drop).map_err(|error| error.to_string())
 }
 
 /// Takes the listener called `name` out of `given`.

@@ -39,11 +39,30 @@ pub(crate) fn vacated(sql: &[u8], lexis: Lexis) -> Option<Vec<u8>> {
     if is(template, b"default") { Some(DEFAULT_TEMPLATE.to_vec()) } else { identifier(template) }
 }
 
-/// Returns whether a command with this tag (`CommandComplete`) may have changed what sessions of some role or in some database begin with, or which
-/// roles may have one.
-#[must_use]
-pub(crate) fn outdates_sessions(tag: &[u8]) -> bool {
-    matches!(tag, b"ALTER ROLE" | b"ALTER DATABASE" | b"DROP ROLE" | b"REVOKE" | b"REVOKE ROLE" | b"GRANT ROLE")
+/// Effect of commands on the roles that may log in, and on what their sessions begin with; the greater includes the lesser.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RoleChange {
+    /// There is none.
+    #[default]
+    Unchanged,
+    /// There may be another role: a login that was refused may succeed.
+    Created,
+    /// Sessions may begin with something else, or may no longer be had.
+    Changed,
+}
+
+impl RoleChange {
+    /// The effect of a command with this tag (`CommandComplete`).
+    #[must_use]
+    pub(crate) fn by(tag: &[u8]) -> Self {
+        match tag {
+            b"ALTER ROLE" | b"ALTER DATABASE" | b"DROP ROLE" | b"REVOKE" | b"REVOKE ROLE" | b"GRANT ROLE" => {
+                Self::Changed
+            }
+            b"CREATE ROLE" => Self::Created,
+            _ => Self::Unchanged,
+        }
+    }
 }
 
 fn is(token: &Token<'_>, word: &[u8]) -> bool {
@@ -89,7 +108,14 @@ mod tests {
 
     #[test]
     fn tags_tell_of_changed_roles() {
-        assert!(outdates_sessions(b"ALTER ROLE") && outdates_sessions(b"REVOKE"));
-        assert!(!outdates_sessions(b"ALTER TABLE") && !outdates_sessions(b"GRANT"));
+        for (tag, change) in [
+            (&b"ALTER ROLE"[..], RoleChange::Changed),
+            (b"REVOKE", RoleChange::Changed),
+            (b"CREATE ROLE", RoleChange::Created),
+            (b"ALTER TABLE", RoleChange::Unchanged),
+            (b"GRANT", RoleChange::Unchanged),
+        ] {
+            assert_eq!(RoleChange::by(tag), change, "{}", tag.escape_ascii());
+        }
     }
 }

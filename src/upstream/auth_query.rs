@@ -205,6 +205,11 @@ impl AuthQuery {
         known.remove(&(database.to_vec(), user.to_vec()));
     }
 
+    /// Drops all cached answers, since roles have changed.
+    pub(crate) fn forget_answers(&self) {
+        self.answers().clear();
+    }
+
     /// Closes what is open, the server first.
     pub(crate) async fn close(&self, counters: &Counters) {
         for place in self.places() {

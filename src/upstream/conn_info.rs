@@ -22,6 +22,8 @@ pub(crate) struct ConnInfo {
     pub id: u64,
     /// Its backend's process id.
     pub pid: i32,
+    /// The server process that served it when that was last asked, if it was.
+    pub process: Mutex<Option<i32>>,
     /// Time at which it was opened.
     pub opened: SystemTime,
     /// Remote address.
@@ -50,6 +52,7 @@ impl ConnInfo {
         Self {
             id,
             pid,
+            process: Mutex::default(),
             opened: SystemTime::now(),
             remote,
             local: None,
@@ -68,6 +71,12 @@ impl ConnInfo {
     #[must_use]
     pub(crate) fn over(self, local: Option<std::net::SocketAddr>, tls: Option<String>) -> Self {
         Self { local, tls, ..self }
+    }
+
+    /// The same, served by this process of the server.
+    #[must_use]
+    pub(crate) fn served_by(self, process: Option<i32>) -> Self {
+        Self { process: Mutex::new(process), ..self }
     }
 
     /// The same, in a database with this code.

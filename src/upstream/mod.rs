@@ -66,6 +66,7 @@ pub(crate) mod pause;
 mod permits;
 pub(crate) mod pool;
 pub(crate) mod pool_stats;
+pub(crate) mod pooler;
 pub(crate) mod pools;
 pub(crate) mod queue;
 pub(crate) mod quota;

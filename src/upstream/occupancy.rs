@@ -34,7 +34,8 @@ pg_catalog.sum(pg_catalog.count(*)) OVER (), \
 pg_catalog.sum(pg_catalog.count(*) FILTER (WHERE state OPERATOR(pg_catalog.=) 'idle')) OVER (), \
 pg_catalog.pg_get_userbyid(usesysid), \
 pg_catalog.count(*) FILTER (WHERE state OPERATOR(pg_catalog.=) 'idle'), \
-(SELECT pg_catalog.sum(pg_catalog.hashtext(changed::pg_catalog.text)) FROM pg_catalog.pg_db_role_setting changed) \
+(SELECT pg_catalog.sum(pg_catalog.hashtext(changed::pg_catalog.text)) FROM pg_catalog.pg_db_role_setting changed), \
+pg_catalog.pg_backend_pid() \
 FROM pg_catalog.pg_stat_get_activity(NULL) \
 WHERE datid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid AND usesysid OPERATOR(pg_catalog.<>) 0::pg_catalog.oid \
 AND coalesce(backend_type OPERATOR(pg_catalog.=) 'client backend', true) \
@@ -55,6 +56,8 @@ pub(crate) struct Occupancy {
     pub settings: Vec<u8>,
     /// The roles that have most of the idle ones, with their numbers.
     pub idle_of: Vec<(String, usize)>,
+    /// The server process that was asked.
+    pub process: i32,
 }
 
 /// Treatment of idle connections.
@@ -87,6 +90,7 @@ impl Occupancy {
             idle: number(first, 4)?,
             settings: first.get(7)?.clone(),
             idle_of: idle_of.collect(),
+            process: std::str::from_utf8(first.get(8)?).ok()?.parse().ok()?,
         })
     }
 
@@ -289,7 +293,7 @@ mod tests {
     fn numbers_that_no_server_has_overflow_nothing() {
         let most = usize::MAX.to_string();
         let row: Row =
-            [&*most, &most, &most, &most, &most, "role", &most, "x"].map(|cell| cell.as_bytes().to_vec()).into();
+            [&*most, &most, &most, &most, &most, "role", &most, "x", "7"].map(|cell| cell.as_bytes().to_vec()).into();
         let seen = Occupancy::read(&[row]).expect("numbers");
         assert_eq!((seen.places(), seen.free(), seen.share(0), seen.keep()), (1, 0, 1, Keep::None));
     }

@@ -21,6 +21,7 @@ impl Pools {
 
     /// Notes that what sessions begin with has changed on the server behind clients' `database`: they go on with new connections.
     pub(crate) fn outdate_sessions(&self, database: &[u8]) {
+        self.server_side.roles.forget_refusals();
         let upstream_target = self.server_side.config.upstream_target(database);
         upstream_target.room.sessions_are_replaced();
         self.outdate_sessions_at(&upstream_target);

@@ -44,6 +44,12 @@ impl PauseState {
         DatabaseState { paused: own.paused || state.all_paused, ..own }
     }
 
+    /// The databases that are paused or disabled by name.
+    #[must_use]
+    pub(crate) fn databases(&self) -> Vec<Vec<u8>> {
+        self.state().databases.keys().cloned().collect()
+    }
+
     /// Returns whether everything is paused.
     #[must_use]
     pub(crate) fn all_paused(&self) -> bool {
@@ -140,5 +146,17 @@ mod tests {
         assert!(pauses.of(b"shop").disabled && !pauses.of(b"other").disabled && !pauses.of(b"shop").paused);
         pauses.enable(b"shop");
         assert_eq!(pauses.of(b"shop"), DatabaseState::default());
+    }
+
+    #[test]
+    fn what_is_paused_or_disabled_by_name_is_listed() {
+        let pauses = PauseState::default();
+        pauses.pause(None);
+        assert!(pauses.databases().is_empty());
+        pauses.pause(Some(b"shop"));
+        pauses.disable(b"reports");
+        assert_eq!(pauses.databases(), [&b"reports"[..], b"shop"]);
+        pauses.resume(None);
+        assert_eq!(pauses.databases(), [b"reports"]);
     }
 }

@@ -90,6 +90,8 @@ struct CachedAuth {
     /// Credential that was right under former settings: good enough to try, not to accept a client by.
     presumed: Option<Credential>,
     trouble: Option<RecentFailure>,
+    /// Reason for which the upstream lets the user in no more, in its own words: all that would let the user in is forgotten since.
+    denial: Option<ClientError>,
 }
 
 /// An attempt that failed because the upstream is down or full.
@@ -117,6 +119,7 @@ impl Default for RoleAuth {
             learned: None,
             presumed: None,
             trouble: None,
+            denial: None,
         };
         Self {
             memory: Mutex::new(memory),
@@ -185,6 +188,16 @@ impl RoleAuth {
     pub(super) fn deny(&self, key: &ProcessKey, error: &DialError) {
         self.refused(key, error);
         self.forget();
+        self.memory().denial = Some(error.client_error());
+    }
+
+    /// The reason why a pool's connection could not be opened. One without a password, since the login that had one was denied, tells why
+    /// that was.
+    pub(super) fn reason(&self, error: DialError) -> DialError {
+        match (error, &self.memory().denial) {
+            (DialError::NoPassword, Some(denial)) => DialError::Refused(denial.clone(), None),
+            (error, _) => error,
+        }
     }
 
     /// Returns whether an attempt that failed with `error` shows that the upstream lets the user in no more: it was not a wrong password.
@@ -219,10 +232,14 @@ impl RoleAuth {
         let memory = self.memory();
         let verified = || memory.verified.password().cloned().map(Credential::Password);
         let presumed = || memory.presumed.clone();
-        if settings.is_pass_through() {
-            return verified().or_else(presumed).map_or(Secret::None, Secret::Known);
+        // The upstream has taken it from a client, also where others log in by another method and a password is configured for these.
+        if let Some(own) = verified() {
+            return Secret::Known(own);
         }
-        Secret::Fixed(memory.learned.clone().or_else(verified).or_else(presumed))
+        if settings.is_pass_through() {
+            return presumed().map_or(Secret::None, Secret::Known);
+        }
+        Secret::Fixed(memory.learned.clone().or_else(presumed))
     }
 
     /// Takes over what was right under settings that are no longer in force, to log in upstream with.
@@ -315,10 +332,16 @@ impl RoleAuth {
         self.memory().verified.refusal(key, password, Instant::now())
     }
 
+    /// Forgets which passwords the upstream has refused.
+    pub(super) fn forget_refusals(&self) {
+        self.memory().verified.forget_refusals();
+    }
+
     /// The upstream has let the user in with `credential`.
     pub(super) fn accepted(&self, key: &ProcessKey, credential: Option<Credential>) -> PasswordChange {
         let mut memory = self.memory();
         memory.trouble = None;
+        memory.denial = None;
         memory.proved = Some(Instant::now());
         let before = memory.verified.password().cloned();
         let is_another = match (&before, &credential) {

@@ -46,6 +46,13 @@ impl Roles {
         }
     }
 
+    /// Forgets which passwords were refused: roles have changed, so that they may be right.
+    pub(crate) fn forget_refusals(&self) {
+        for role_auth in lock(&self.auths).values() {
+            role_auth.forget_refusals();
+        }
+    }
+
     /// Forgets all logins.
     pub(super) fn forget_auths(&self) {
         lock(&self.auths).clear();

@@ -12,6 +12,7 @@ use super::occupancy::{News, Occupancy};
 use super::pools::Pools;
 use super::server_conn::ServerConn;
 use super::target::UpstreamTarget;
+use crate::lock::lock;
 use crate::track::unnamed_statement::UnnamedStatement;
 
 impl Pools {
@@ -52,8 +53,12 @@ impl Pools {
             let limit = config.settings_of(&pool.key.database).timeouts.cleanup_timeout;
             tokio::spawn(async move {
                 let Some(seen) = ask_on(&mut pooled, limit).await else { return };
+                let conn_info = Arc::clone(&pooled.conn_info);
                 pool.hand_out_asked(pooled);
                 if let Some(seen) = seen {
+                    let mut process = lock(&conn_info.process);
+                    upstream_target.pooler.learn(&mut process, conn_info.pid, seen.process, &upstream_target.places());
+                    drop(process);
                     pools.learn(&upstream_target, seen);
                 }
             });

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::credentials::Credentials;
 use super::occupancy::Room;
+use super::pooler::Pooler;
 use super::resolved::ResolvedName;
 use super::server_tls::ServerTls;
 use crate::config::socket_path::socket_path;
@@ -136,6 +137,8 @@ pub(crate) struct UpstreamTarget {
     good: AtomicUsize,
     /// Knowledge of how full the server is, which a reload leaves as it is.
     pub room: Arc<Room>,
+    /// Knowledge of a pooler that answers there.
+    pub(super) pooler: Arc<Pooler>,
     /// The lookups of secrets that may be under way there: a server that hangs holds up those that it is asked for itself.
     pub(super) lookups: Arc<Semaphore>,
 }
@@ -186,6 +189,7 @@ impl UpstreamTarget {
             mode: upstream.encryption.mode(),
             good: AtomicUsize::new(same.map_or(0, |former| former.good.load(Ordering::Relaxed))),
             room: same.map(|former| Arc::clone(&former.room)).unwrap_or_default(),
+            pooler: same.map(|former| Arc::clone(&former.pooler)).unwrap_or_default(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
         })
     }

@@ -55,6 +55,37 @@ fn mistakes_are_explained_and_exit_with_1() {
 }
 
 #[test]
+fn mistakes_in_files_name_their_setting() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("pgferry.toml");
+    for (text, parts) in [
+        ("sslrootcert = \"/nonexistent\"", &["sslrootcert: /nonexistent: No such file"][..]),
+        ("sslmode = \"verify-full\"\nsslrootcert = \"FILE\"", &["sslrootcert: ", "no certificate in PEM format"]),
+        ("sslcert = \"/nonexistent\"\nsslkey = \"FILE\"", &["sslcert: /nonexistent: No such file"]),
+        ("client_tls_cert_file = \"FILE\"\nclient_tls_key_file = \"FILE\"", &["client_tls_cert_file: "]),
+        (
+            "client_tls_cert_file = \"FILE\"",
+            &["pgferry.toml:2: client_tls_cert_file: client_tls_key_file is needed with it"],
+        ),
+        ("unix_socket_group = \"no such group\"", &["unix_socket_group: there is no group"]),
+        ("POOL_SIZE = 5", &["pgferry.toml:2: POOL_SIZE", "did you mean \"pool_size\"?"]),
+        ("[server]\nport = 5", &["pgferry.toml:2: server", "settings stand at the top of the file"]),
+        ("[databases.shop]\npool_mode = \"statement\"", &["pgferry.toml:3: databases.shop.pool_mode: \"statement\""]),
+        ("pool_size = 0\n[databases.shop]\npin = \"auto\"", &["pgferry.toml:2: pool_size: \"0\""]),
+        ("listen = \"*:6432\"", &["pgferry.toml:2: listen: \"*:6432\" has no host: 127.0.0.1:6432"]),
+    ] {
+        let path = file.to_str().expect("UTF-8");
+        let text = format!("upstream = \"postgres://db\"\n{}\n", text.replace("FILE", path));
+        fs::write(&file, &text).expect("written");
+        let output = run_pgferry(&["check", "-c", path], &[]);
+        assert_eq!(output.status.code(), Some(1), "{text}: {}", stderr(&output));
+        for part in parts {
+            assert!(stderr(&output).contains(part), "{text}: {}", stderr(&output));
+        }
+    }
+}
+
+#[test]
 fn output_that_is_not_read_to_its_end_is_no_error() {
     let config = ["check", "-u", "postgres://db"];
     for args in [&["settings"][..], &config, &["completions", "bash"], &["doctor", "-u", "postgres://%2Ftmp/x"]] {

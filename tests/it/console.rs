@@ -202,7 +202,10 @@ fn the_extended_protocol_works_too() {
     guest.send(&[parse("", ""), bind("", "", &[]), execute("", 0), sync()].concat());
     assert_eq!(tags(&guest.until_ready()), "12IZ");
     assert_eq!(tags(&guest.query("show version; show state")), "TDCTDDDDCZ");
-    assert_eq!(tags(&guest.query("set extra_float_digits = 3; show client_encoding; select 1")), "CTDCTDCZ");
+    assert_eq!(
+        tags(&guest.query("set application_name = 'shop'; set extra_float_digits = 3; show client_encoding; select 1")),
+        "CCTDCTDCZ"
+    );
     assert_eq!(guest.error("select 2").field(b'C'), "42601");
 }
 
@@ -307,6 +310,7 @@ fn waiting_for_a_pause_can_be_cancelled() {
     cancel.read_to_end();
     let answer = pausing.until_ready();
     assert_eq!((tags(&answer).as_str(), answer[0].field(b'C').as_str()), ("EZ", "57014"));
+    assert!(answer[0].field(b'H').contains("the pause stays in force until RESUME"), "{answer:?}");
     assert_eq!(tags(&looking.query("RESUME")), "CZ");
     busy.query("commit");
 }

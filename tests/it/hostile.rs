@@ -137,6 +137,38 @@ fn a_server_that_leaves_the_login_out_serves_nobody() {
 }
 
 #[test]
+fn requests_that_can_not_be_understood_are_told_as_such() {
+    for (says, part) in [
+        (authentication(99, b""), "does not support: number 99"),
+        (authentication(4, b"ab"), "does not support: number 4"),
+        (message(b'R', b"\0"), "a malformed authentication request"),
+        (authentication(5, b"ab"), "a malformed authentication request"),
+        (authentication(10, b"SCRAM-SHA-256"), "a malformed list of SASL mechanisms"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "invalid message length"),
+        // PostgreSQL's, where it can't start a process.
+        (
+            b"Ecould not fork new process for connection: Cannot allocate memory\n\0".to_vec(),
+            "can't serve the connection: could not fork new process for connection: Cannot allocate memory",
+        ),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                packet(&mut stream, 0);
+                say(&mut stream, &says);
+            }
+        });
+        let url = format!("postgres://127.0.0.1:{port}?sslmode=disable");
+        let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
+        let mut raw = ferry.raw();
+        raw.send(&startup(&[("user", "me"), ("database", "d")]));
+        let told = raw.read_to_end().last().expect("an answer").clone();
+        assert!(told.field(b'M').contains(part), "{told:?}");
+    }
+}
+
+#[test]
 fn an_error_without_a_code_is_an_error() {
     // CVE-2026-6666.
     for body in [&b"SFATAL\0Msomething\0\0"[..], b"\0", b"", b"M", b"C28P01", b"SFATAL\0C\0Mx\0\0"] {

@@ -160,3 +160,76 @@ fn wrong_passwords_close_no_connection() {
     assert_eq!(raw.until(b'E').last().expect("an error").field(b'C'), "22023");
     assert_eq!(log_in(&ferry, "asked", "right").expect("right").value("select pg_backend_pid()"), pid);
 }
+
+#[test]
+fn clients_of_a_role_that_is_let_in_no_more_are_told_why() {
+    let postgres = postgres("asked");
+    postgres.sql("create role asked login password 'right'");
+    postgres.sql("create database gone");
+    for mode in ["session", "transaction"] {
+        for (revoke, grant, code) in [
+            ("alter role asked nologin", "alter role asked login", "28000"),
+            ("alter role asked password 'other'", "alter role asked password 'right'", "28P01"),
+            ("alter database gone rename to elsewhere", "alter database elsewhere rename to gone", "3D000"),
+        ] {
+            let ferry = Pgferry::start(&postgres, &["--pool-mode", mode]);
+            let mut clients: Vec<_> = (0..3)
+                .map(|_| eventually_some("it is let in", || ferry.raw().log_in("asked", "gone", "right").ok()))
+                .collect();
+            assert_eq!(clients[0].value("select 1"), "1");
+            postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'asked'");
+            eventually("nothing is left", || connections(&postgres, "asked") == "0");
+            postgres.sql(revoke);
+            for client in clients.iter_mut().skip(1) {
+                assert_eq!(client.error("select 1").field(b'C'), code, "{mode}: {revoke}");
+            }
+            postgres.sql(grant);
+        }
+    }
+}
+
+#[test]
+fn roles_made_or_changed_through_pgferry_may_log_in_at_once() {
+    let postgres = postgres("late");
+    let certs = crate::harness::Certs::new();
+    let looked_up =
+        certs.write("f.toml", "auth_type = \"password\"\nauth_user = \"trust_user\"\n[users]\ntrust_user = \"me\"");
+    for args in [&[][..], &["-c", &looked_up]] {
+        postgres.sql("drop role if exists late");
+        let ferry = Pgferry::start(&postgres, args);
+        eventually("the rule is in force", || log_in(&ferry, "late", "right").is_err());
+        let mut admin = ferry.raw().log_in("trust_user", "postgres", "me").expect("right");
+        for (sql, secret) in [
+            ("create role late login password 'right'", "right"),
+            ("alter role late password 'other'", "other"),
+            ("alter role late password 'right'", "right"),
+        ] {
+            assert!(log_in(&ferry, "late", secret).is_err(), "before {sql}");
+            admin.query(sql);
+            assert_eq!(log_in(&ferry, "late", secret).expect(sql).value("select 1"), "1");
+        }
+        let (code, _) = log_in(&ferry, "late", "other").map(drop).expect_err("the former password");
+        assert_eq!(code, "28P01");
+        admin.query("drop role late");
+        let (code, _) = log_in(&ferry, "late", "right").map(drop).expect_err("it is gone");
+        assert_eq!(code, "28P01");
+    }
+}
+
+#[test]
+fn a_configured_password_is_not_for_clients_that_bring_their_own() {
+    let postgres = postgres("asked");
+    postgres.sql("create role asked login password 'right'");
+    let certs = crate::harness::Certs::new();
+    let file = "upstream_password = \"another role's\"\n[[rule]]\nuser = [\"another\"]\nmethod = \"peer\"\n\
+                [[rule]]\nmethod = \"pass-through\"\n[[peer]]\nuid = 0\nroles = [\"another\"]";
+    for mode in ["session", "transaction"] {
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode, "-c", &certs.write("f.toml", file)]);
+        let mut clients: Vec<_> =
+            (0..3).map(|_| eventually_some("it is let in", || log_in(&ferry, "asked", "right").ok())).collect();
+        for client in &mut clients {
+            client.query("begin");
+            assert_eq!(client.value("select 1"), "1", "{mode}");
+        }
+    }
+}

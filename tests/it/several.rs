@@ -61,7 +61,9 @@ fn a_forced_role_needs_another_proof_than_pass_through() {
     let output = command().args(["check", "-c", &path]).output().expect("pgferry");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        !output.status.success() && said.contains("f.toml:3: force_user") && said.contains("pass-through"),
+        !output.status.success()
+            && said.contains("f.toml:3: databases.shop.force_user")
+            && said.contains("pass-through"),
         "{said}"
     );
     let path = certs.write("f.toml", "upstream = \"postgres://db\"\n[users.app]\nmax_user_client_connection = 3\n");

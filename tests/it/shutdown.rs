@@ -254,3 +254,12 @@ fn systemd_is_told() {
     assert_eq!(recv().trim(), "STOPPING=1");
     assert!(ferry.wait().success());
 }
+
+#[test]
+fn the_signal_by_which_pgbouncer_resumes_ends_nothing() {
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let mut client = ferry.session();
+    ferry.signal(Signal::SIGUSR2);
+    ferry.logs("SIGUSR2 does nothing here");
+    assert_eq!(client.value("select 1"), "1");
+}

@@ -49,8 +49,10 @@ pub(crate) enum Command {
 }
 
 /// Settings that drivers ask for, and what they are here.
-pub(crate) const DRIVERS: [(&str, &str); 6] = [
+pub(crate) const DRIVERS: [(&str, &str); 8] = [
+    ("application_name", ""),
     ("client_encoding", "UTF8"),
+    ("intervalstyle", "postgres"),
     ("standard_conforming_strings", "on"),
     ("datestyle", "ISO"),
     ("timezone", "GMT"),

@@ -296,7 +296,7 @@ impl ConsoleSession<'_> {
                 () = self.handle.wake.woken() => {
                     self.look_up()?;
                     if self.handle.is_cancelled() {
-                        break Err(cancelled());
+                        break Err(cancelled(command));
                     }
                 }
                 // What it says meanwhile is kept; that it goes away is not worth waiting for.
@@ -326,8 +326,13 @@ fn parse(text: &str) -> Result<Command, ClientError> {
     })
 }
 
-fn cancelled() -> ClientError {
-    ClientError::error(ErrorSource::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+fn cancelled(command: &Command) -> ClientError {
+    let client_error =
+        ClientError::error(ErrorSource::Client, sqlstate::QUERY_CANCELED, "canceling statement due to user request");
+    match command {
+        Command::Pause(_) => client_error.hint("Only the wait has ended: the pause stays in force until RESUME."),
+        _ => client_error,
+    }
 }
 
 fn unsupported(message: &str) -> ClientError {

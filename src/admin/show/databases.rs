@@ -65,8 +65,9 @@ pub(super) fn databases(admin_state: &AdminState) -> Vec<Vec<Cell>> {
     let ServerSide { config, capacity, pauses, .. } = &*admin_state.shared.server_side;
     let general = config.settings.load_full();
     let mut now = now(admin_state, |database, _| name(database));
-    for configured in general.databases.keys() {
-        now.entry(name(configured)).or_default();
+    // What is paused has neither clients nor connections, before long.
+    for known in general.databases.keys().chain(&pauses.databases()) {
+        now.entry(name(known)).or_default();
     }
     now.entry(CONSOLE[0].to_owned()).or_default();
     now.into_iter()

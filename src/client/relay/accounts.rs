@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::Relay;
 use crate::machine::Counts;
 use crate::track::Pins;
+use crate::track::administration::RoleChange;
 use crate::upstream::pool_stats::LocalStats;
 
 impl Relay<'_> {
@@ -26,8 +27,8 @@ impl Relay<'_> {
         if counts.readies.queries == 0 {
             return;
         }
-        if counts.readies.transactions > 0 && self.machine.take_outdated_sessions() {
-            self.shared.pools.outdate_sessions(&self.server.activity.pool().key.database);
+        if counts.readies.transactions > 0 {
+            self.role_changed();
         }
         let now = Instant::now();
         self.ready = Some(now);
@@ -42,6 +43,18 @@ impl Relay<'_> {
             if more {
                 self.tally.begins(now);
             }
+        }
+    }
+
+    fn role_changed(&mut self) {
+        let change = self.machine.take_role_change();
+        if change != RoleChange::Unchanged {
+            self.shared.client_auth.load().secrets.forget_answers();
+        }
+        match change {
+            RoleChange::Unchanged => {}
+            RoleChange::Created => self.shared.server_side.roles.forget_refusals(),
+            RoleChange::Changed => self.shared.pools.outdate_sessions(&self.server.activity.pool().key.database),
         }
     }
 

@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, SupportedProtocolVersion};
 
-use super::files::{certificates, private_key, revocations};
+use super::files::{certificates, named, private_key, revocations};
 use super::verify::Verifier;
 use crate::file_watch::Reloadable;
 
@@ -99,8 +99,11 @@ fn config(options: &ClientOptions) -> Result<ClientConfig, String> {
     let mut config = match &options.identity {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => builder
-            .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
-            .map_err(|error| format!("{} and {}: {error}", certificate.display(), key.display()))?,
+            .with_client_auth_cert(
+                certificates(certificate).map_err(named("sslcert"))?,
+                private_key(key).map_err(named("sslkey"))?,
+            )
+            .map_err(|error| format!("sslcert and sslkey: {} and {}: {error}", certificate.display(), key.display()))?,
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.enable_sni = options.sni;
@@ -113,8 +116,8 @@ fn verifier(options: &ClientOptions, provider: &Arc<CryptoProvider>) -> Result<V
         Roots::Unchecked => (None, Vec::new()),
         Roots::System => (Some(system_roots()?), Vec::new()),
         Roots::File(path) => {
-            let roots = certificates(path)?;
-            (Some(root_store(path, &roots)?), roots)
+            let roots = certificates(path).map_err(named("sslrootcert"))?;
+            (Some(root_store(path, &roots).map_err(named("sslrootcert"))?), roots)
         }
     };
     let chains = match store {
@@ -122,7 +125,8 @@ fn verifier(options: &ClientOptions, provider: &Arc<CryptoProvider>) -> Result<V
         Some(store) => {
             let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider));
             if let Some(path) = &options.revoked {
-                builder = builder.with_crls(revocations(path)?).enforce_revocation_expiration();
+                builder =
+                    builder.with_crls(revocations(path).map_err(named("sslcrl"))?).enforce_revocation_expiration();
             }
             Some(builder.build().map_err(|error| error.to_string())?)
         }

@@ -10,6 +10,11 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 
 use crate::permission::{Attempt, describe};
 
+/// Puts the name of the setting in front of what is wrong with its file.
+pub(super) fn named(setting: &str) -> impl Fn(String) -> String {
+    move |why| format!("{setting}: {why}")
+}
+
 /// Reads the certificates of a PEM file: at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = read(path)?;

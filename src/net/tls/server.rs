@@ -12,7 +12,7 @@ use rustls::{ConfigBuilder, Connection, ServerConfig, ServerConnection, WantsVer
 
 use super::certificate::end_point;
 use super::client::{ALPN, Version, root_store, versions};
-use super::files::{certificates, private_key};
+use super::files::{certificates, named, private_key};
 use crate::file_watch::Reloadable;
 
 /// The names in a self-signed certificate.
@@ -106,21 +106,24 @@ fn configured(options: &ServerOptions) -> Result<Made, String> {
     let builder = match &options.client_roots {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let roots = root_store(path, &certificates(path)?)?;
+            let roots =
+                certificates(path).and_then(|all| root_store(path, &all)).map_err(named("client_tls_ca_file"))?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                 // A client without one may still have a password; the rules decide.
                 .allow_unauthenticated()
                 .build()
-                .map_err(|error| format!("{}: {error}", path.display()))?;
+                .map_err(|error| format!("client_tls_ca_file: {}: {error}", path.display()))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
     let (certificate, key) = (&options.certificate, &options.key);
-    let chain = certificates(certificate)?;
+    let chain = certificates(certificate).map_err(named("client_tls_cert_file"))?;
     let end_point = chain.first().and_then(end_point);
-    let config = builder
-        .with_single_cert(chain, private_key(key)?)
-        .map_err(|error| format!("{} and {}: {error}", certificate.display(), key.display()))?;
+    let config =
+        builder.with_single_cert(chain, private_key(key).map_err(named("client_tls_key_file"))?).map_err(|error| {
+            let files = format!("{} and {}", certificate.display(), key.display());
+            format!("client_tls_cert_file and client_tls_key_file: {files}: {error}")
+        })?;
     Ok(made(config, OwnCertificate { origin: CertificateOrigin::Configured, end_point }))
 }
 

@@ -7,11 +7,10 @@ use postgres_protocol::authentication::sasl;
 use postgres_protocol::message::{backend::Message, frontend as protocol};
 use zeroize::Zeroize;
 
-use super::incoming::{Incoming, send};
+use super::incoming::{Incoming, send, unknown_method};
 use super::{DialError, Login, Secret, scram};
 use crate::auth::{Credential, Md5Secret, Password};
 use crate::config::{Binding, LoginMethod};
-use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
 use crate::net::tls::certificate;
 use crate::upstream::target::{TargetHost, UpstreamTarget};
@@ -171,17 +170,8 @@ async fn credential(
 fn next_mechanism<'a>(
     mechanisms: &mut postgres_protocol::message::backend::SaslMechanisms<'a>,
 ) -> Result<Option<&'a str>, DialError> {
-    fallible_iterator::FallibleIterator::next(mechanisms).map_err(Into::into)
-}
-
-fn unknown_method(name: &str) -> DialError {
-    let client_error = ClientError::fatal(
-        ErrorSource::Server,
-        sqlstate::FEATURE_NOT_SUPPORTED,
-        format!("the upstream server asks for an authentication method that pgferry does not support: {name}"),
-    )
-    .hint("Methods that work: trust, password, md5, scram-sha-256 (pg_hba.conf).");
-    DialError::Refused(client_error, None)
+    fallible_iterator::FallibleIterator::next(mechanisms)
+        .map_err(|_| DialError::Protocol("a malformed list of SASL mechanisms".into()))
 }
 
 /// The server asks for what can't be made of the credential that is there.

@@ -242,6 +242,12 @@ impl DialFailure {
         Self { error, conn: Some(Box::new(conn)) }
     }
 
+    /// The same failure, for the reason that `reason` makes of its own.
+    #[must_use]
+    pub(crate) fn map(self, reason: impl FnOnce(DialError) -> DialError) -> Self {
+        Self { error: reason(self.error), ..self }
+    }
+
     /// Closes what is left as any other connection: the server first.
     pub(crate) async fn close(self, counters: &Counters) {
         if let Some(conn) = self.conn {

@@ -122,6 +122,8 @@ pub(crate) struct NewConn {
     pub server_tls: Option<Arc<ServerTls>>,
     /// The backend's process id.
     pub pid: i32,
+    /// The server process that serves it, if that has been asked: behind a pooler another one.
+    pub process: Option<i32>,
     /// The backend's cancel secret.
     pub secret: Box<[u8]>,
     /// Credential that was asked for and accepted; `None` when the server asked for nothing.
@@ -291,6 +293,7 @@ impl Dial<'_> {
                 server_tls,
                 params: session.params,
                 pid: session.pid,
+                process: None,
                 secret: session.secret,
                 credential: session.credential,
                 code: Arc::default(),

@@ -212,6 +212,7 @@ impl Pool {
                 self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
             }
             Err(failed) => {
+                let failed = failed.map(|error| self.role_auth.reason(error));
                 let error = &failed.error;
                 counters.fail(&error.client_error());
                 let neighbours = self.neighbours.upgrade();
@@ -245,16 +246,18 @@ impl Pool {
         settings: &Settings,
     ) -> Result<NewConn, DialFailure> {
         let mut new_conn = outcome?;
-        let (database, limit) = (&self.key.database, settings.timeouts.server_connect_timeout);
-        let ServerSide { config, session_codes, .. } = &*self.server_side;
-        let looked = match self.first_look(&mut new_conn, limit).await {
-            Ok(()) => session_codes.first_look(&mut new_conn, config, database, limit).await,
-            failed => failed,
-        };
-        match looked {
+        match self.look(&mut new_conn, settings.timeouts.server_connect_timeout).await {
             Ok(()) => Ok(new_conn),
             Err(error) => Err(DialFailure::with(error, new_conn.conn)),
         }
+    }
+
+    async fn look(&self, new_conn: &mut NewConn, limit: Duration) -> Result<(), DialError> {
+        let ServerSide { config, session_codes, .. } = &*self.server_side;
+        let upstream_target = config.upstream_target(&self.key.database);
+        upstream_target.pooler.first_look(new_conn, &upstream_target.places(), limit).await?;
+        self.first_look(new_conn, limit).await?;
+        session_codes.first_look(new_conn, config, &self.key.database, limit).await
     }
 
     /// Asks on a connection that has just been opened how full the server is, if it has not been asked.
@@ -270,7 +273,9 @@ impl Pool {
         let seen = timeout(limit, ask).await;
         let seen =
             seen.map_err(|_| DialError::Broke("the server did not answer in time (server_connect_timeout)".into()))?;
-        if let (Some(seen), Some(neighbours)) = (seen?, self.neighbours.upgrade()) {
+        let Some(seen) = seen? else { return Ok(()) };
+        upstream_target.pooler.learn(&mut new_conn.process, new_conn.pid, seen.process, &upstream_target.places());
+        if let Some(neighbours) = self.neighbours.upgrade() {
             neighbours.learn(&upstream_target, seen);
         }
         Ok(())
@@ -312,7 +317,7 @@ impl Pool {
         let conn_info =
             ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), config.generation(), Arc::clone(&gate));
         let code = new_conn.code;
-        let conn_info = conn_info.over(new_conn.conn.stream().local(), tls.clone());
+        let conn_info = conn_info.over(new_conn.conn.stream().local(), tls.clone()).served_by(new_conn.process);
         let conn_info = Arc::new(conn_info.in_database_with(Arc::clone(&code)));
         self.conn_infos.add(&conn_info);
         local_backends.add(&conn_info);

@@ -26,6 +26,7 @@ mod network;
 mod notifications;
 mod order_of_settings;
 mod other_settings;
+mod poolers;
 mod redefined_elsewhere;
 mod refused_pipelines;
 mod replication;
