@@ -29,13 +29,8 @@ impl Machine<'_> {
         // Code may have reset everything; the client may have set what the other one asked for, of which nothing is reported then.
         let is_reset = self.explained.may_be_others()
             || changed.iter().any(|(name, now)| is_at_base(name, now) && !self.explained.names(name));
-        // In transaction mode the client takes it along, unless it is the server's doing, of which a client with a value of its own is to
-        // notice nothing.
-        let wants_another = |name: &str| {
-            let now = self.server.params.get(name.as_bytes());
-            self.client.wanted.get(name).is_some_and(|wanted| now != Some(wanted))
-        };
-        let is_unexplained = |name: &str| (self.carries() || wants_another(name)) && !self.explained.may_have_set(name);
+        // In transaction mode the client takes it along, unless it is the server's doing.
+        let is_unexplained = |name: &str| self.carries() && !self.explained.may_have_set(name);
         let is_doubtful = |name: &&'static str| {
             let is_changed = changed.iter().any(|(changed, _)| changed == name);
             // A statement that sets it to just that may have been followed by code that resets it.
