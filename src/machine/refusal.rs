@@ -364,11 +364,10 @@ impl Refusal {
             }
             (frontend::SYNC, Ending::Executed) => self.ready(Block::Closed, out),
             (frontend::SYNC, _) => self.ready(Block::Open, out),
-            _ => {
-                aborted().put(out);
-                let block = if ending == Ending::Executed { Block::Closed } else { Block::Open };
-                self.state = State::Skipping(block);
-            }
+            // It was over without a Sync: this one needs a connection again.
+            (_, Ending::Executed) => self.refuse(message, out),
+            // Another one is as any in a failed transaction. A simple query is answered to its end, also behind extended ones.
+            _ => self.in_failed_transaction(message, out),
         }
     }
 }
@@ -454,6 +453,21 @@ mod tests {
         assert_eq!(answers(&extended), ("EZeEZe12CZi".into(), Step::Over));
         assert_eq!(answers(&[query("begin; insert 1; commit")]), ("EZi".into(), Step::Over));
         assert_eq!(answers(&[query("begin"), query("rollback to s")]), ("EZeEZe".into(), Step::NeedMore));
+    }
+
+    #[test]
+    fn a_simple_query_behind_an_end_that_no_sync_follows_is_answered() {
+        let begun = [query("begin"), parse("abort")];
+        let with = |rest: &[Vec<u8>]| answers(&[&begun[..], rest].concat());
+        assert_eq!(with(&[query("rollback")]), ("EZe1CZi".into(), Step::Over));
+        assert_eq!(with(&[query("select 1"), query("rollback")]), ("EZe1EZeCZi".into(), Step::Over));
+        let bound = message(b'B', &[0; 8]);
+        assert_eq!(with(&[bound.clone(), query("rollback")]), ("EZe12CZi".into(), Step::Over));
+        let executed = [bound, message(b'E', &[0; 5])];
+        let behind = |rest: &[Vec<u8>]| with(&[&executed[..], rest].concat());
+        assert_eq!(behind(&[query("select 1")]), ("EZe12CEZi".into(), Step::Over));
+        assert_eq!(behind(&[parse("select 1"), run()]), ("EZe12CEZi".into(), Step::Over));
+        assert_eq!(with(&[parse("abort"), run()]), ("EZe112CZi".into(), Step::Over));
     }
 
     #[test]

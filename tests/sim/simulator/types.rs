@@ -23,7 +23,11 @@ pub fn as_before(transcript: &Transcript) -> Transcript {
 pub fn contradiction(sent: &[u8], told: &[Seen]) -> Option<String> {
     let mut known: HashMap<&[u8], &[u8]> = HashMap::new();
     for (message, seen) in account::answers(sent, told) {
-        let name = |from: usize| message.body.get(from..).and_then(|body| body.split(|byte| *byte == 0).next());
+        // What is longer is cut off, so that two long names may be one (`NAMEDATALEN`).
+        let name = |from: usize| {
+            let name = message.body.get(from..)?.split(|byte| *byte == 0).next()?;
+            Some(&name[..name.len().min(63)])
+        };
         match (message.tag, seen.tag) {
             (b'P', b'1') => {
                 known.remove(name(0)?);
