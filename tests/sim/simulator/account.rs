@@ -7,7 +7,7 @@ use crate::transcript::Seen;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owed {
     Nothing,
-    /// Nothing, since it has asked for none of the answers that are due.
+    /// Nothing yet: it has asked for none of the answers that are due, or the data of its copy is to come.
     Unasked,
     /// The answer to this message, up to its `ReadyForQuery`.
     Answer(u8),
@@ -171,7 +171,10 @@ impl<'a> Account<'a> {
 
     /// What is owed at the end.
     fn rest(&mut self) -> Owed {
-        if self.copied == usize::MAX || self.next().is_none() {
+        if self.copied == usize::MAX {
+            return Owed::Unasked;
+        }
+        if self.next().is_none() {
             return Owed::Nothing;
         }
         let due = self.messages[self.at..].iter().find(|message| matches!(message.tag, b'Q' | b'F' | b'S' | b'H'));
@@ -208,7 +211,7 @@ mod tests {
         assert_eq!(account("P('','a') Q('b') S", "E"), Ok(Owed::Answer(b'S')));
         assert_eq!(account("C(S,a) Q('b')", "3EZ"), Ok(Owed::Nothing));
         assert_eq!(account("Q('copy') d('x') c S", "GCZZ"), Ok(Owed::Nothing));
-        assert_eq!(account("Q('copy') d('x')", "G"), Ok(Owed::Nothing));
+        assert_eq!(account("Q('copy') d('x')", "G"), Ok(Owed::Unasked));
         assert_eq!(account("Q('copy') d('x') S c", "G"), Ok(Owed::Unknown));
     }
 

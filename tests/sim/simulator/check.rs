@@ -185,7 +185,7 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         return Told::TheSame;
     }
     let told = |of: &[&str]| seen.is_some_and(|seen| is_one_of(seen, of));
-    let is_wrong_bind = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 08P01"]));
+    let is_wrong_bind = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 08P01", "ERROR 22P02"]));
     if case.setup.mode == Mode::Transaction && is_wrong_bind && told(&["ERROR 42P01", "ERROR 0A000"]) {
         // A statement that is prepared again first, and can't be, says so before anything is wrong with its parameters.
         return Told::OfFaults;
