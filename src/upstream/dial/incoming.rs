@@ -60,9 +60,14 @@ impl<'a> Incoming<'a> {
     /// Receives what nothing may precede: that the server speaks an older minor version than `minor`, if it does. No
     /// protocol options are asked for, so none can be unknown to it.
     pub(super) async fn negotiated(&mut self, minor: u16) -> Result<(), DialError> {
-        if let Err(RecvError::Length(bad)) = self.conn.peek_frame(MAX_MESSAGE_BYTES).await {
-            let is_text = self.conn.peek(1).await? == [backend::ERROR];
-            return Err(if is_text { self.plain_error().await } else { RecvError::Length(bad).into() });
+        match self.conn.peek_frame(MAX_MESSAGE_BYTES).await {
+            Ok(_) => {}
+            Err(RecvError::Length(bad)) => {
+                let is_text = self.conn.peek(1).await? == [backend::ERROR];
+                return Err(if is_text { self.plain_error().await } else { RecvError::Length(bad).into() });
+            }
+            // Whatever is read behind that says less of the cause.
+            Err(error) => return Err(error.into()),
         }
         if self.peek().await? != backend::NEGOTIATE {
             return Ok(());
