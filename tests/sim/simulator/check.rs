@@ -287,19 +287,13 @@ fn texts(member: &Member) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a client sends anything else behind data that it does not end, of a copy that is not known to be an extended request's: of
-/// those all up to a `Sync` is discarded either way.
+/// Whether a client sends anything else behind copy data that it does not end.
 fn interrupts_copy(member: &Member) -> bool {
     let messages = member.script.writes.iter().flat_map(|write| &write.messages);
     let messages: Vec<_> = messages.filter(|message| !matches!(message, Message::Flush)).collect();
     let is_of_copy =
         |message: &Message| matches!(message, Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_));
-    let is_extended = |at: usize| {
-        let before = messages[..=at].iter().rfind(|message| !matches!(message, Message::CopyData(_)));
-        matches!(before, Some(Message::Execute { .. }))
-    };
-    let mut pairs = messages.windows(2).enumerate();
-    pairs.any(|(at, pair)| matches!(pair, [Message::CopyData(_), next] if !is_of_copy(next)) && !is_extended(at))
+    messages.windows(2).any(|pair| matches!(pair, [Message::CopyData(_), next] if !is_of_copy(next)))
 }
 
 /// What a client is told that breaks the protocol.
