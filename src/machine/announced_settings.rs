@@ -41,7 +41,7 @@ impl AnnouncedSettings {
     }
 
     /// Notes that what the server gives to clients that ask for nothing is another value of `name` than before.
-    pub(super) fn is_new_default(&mut self, name: &[u8]) {
+    pub(super) fn note_new_default(&mut self, name: &[u8]) {
         self.new_defaults.extend(params::following(name));
     }
 

@@ -366,7 +366,7 @@ impl Machine<'_> {
             self.server.base.set(name, value);
             self.start.set(name, value);
             self.context.parameters.learn_base(self.server);
-            self.explained.is_new_default(name);
+            self.explained.note_new_default(name);
         }
         if action == MessageAction::Swallow || self.is_preparing() || matches!(self.phase, Phase::Asking(_)) {
             // What is left of a difference is told in front of the next ReadyForQuery.
