@@ -361,16 +361,21 @@ pub fn parse(name: &str, sql: &str) -> Vec<u8> {
     message(b'P', &body)
 }
 
+/// Appends values as text, and that the result is to be text.
+fn put_texts(body: &mut Vec<u8>, values: &[&str]) {
+    body.extend([0, 0]);
+    body.extend(u16::try_from(values.len()).expect("few").to_be_bytes());
+    for value in values {
+        body.extend(u32::try_from(value.len()).expect("small").to_be_bytes());
+        body.extend(value.as_bytes());
+    }
+    body.extend([0, 0]);
+}
+
 /// Binds text parameters; all results as text.
 pub fn bind(portal: &str, name: &str, params: &[&str]) -> Vec<u8> {
     let mut body = strings(&[portal, name]);
-    body.extend([0, 0]);
-    body.extend(u16::try_from(params.len()).expect("few").to_be_bytes());
-    for param in params {
-        body.extend(u32::try_from(param.len()).expect("small").to_be_bytes());
-        body.extend(param.as_bytes());
-    }
-    body.extend([0, 0]);
+    put_texts(&mut body, params);
     message(b'B', &body)
 }
 
@@ -428,12 +433,6 @@ pub fn extended(sql: &str, params: &[&str]) -> Vec<u8> {
 /// Calls a function by its OID, arguments and result as text.
 pub fn function_call(oid: u32, args: &[&str]) -> Vec<u8> {
     let mut body = oid.to_be_bytes().to_vec();
-    body.extend([0, 0]);
-    body.extend(u16::try_from(args.len()).expect("few").to_be_bytes());
-    for arg in args {
-        body.extend(u32::try_from(arg.len()).expect("small").to_be_bytes());
-        body.extend(arg.as_bytes());
-    }
-    body.extend([0, 0]);
+    put_texts(&mut body, args);
     message(b'F', &body)
 }

@@ -17,6 +17,19 @@ fn row(zone: &str) -> Seen {
     Seen { tag: b'D', body: [&[0, 1][..], &length, zone.as_bytes()].concat().into() }
 }
 
+fn is_zone(seen: &Seen) -> bool {
+    seen.tag == b'S' && seen.body.starts_with(b"TimeZone\0")
+}
+
+/// Takes the report of the zone away that ends `seen`, where that has been `told` already.
+fn drop_known(seen: &mut Vec<Seen>, told: &mut Option<Box<[u8]>>) {
+    let reports = seen.iter().rposition(|seen| seen.tag != b'S').map_or(0, |at| at + 1);
+    let Some(at) = seen[reports..].iter().position(is_zone).map(|at| reports + at) else { return };
+    if told.replace(seen[at].body.clone()).as_ref() == Some(&seen[at].body) {
+        seen.remove(at);
+    }
+}
+
 /// The same, as if the default had not changed.
 pub fn as_before(transcript: &Transcript) -> Transcript {
     let mut transcript = transcript.clone();
@@ -33,7 +46,6 @@ pub fn as_before(transcript: &Transcript) -> Transcript {
             seen.body = [&seen.body[..at], &former, &seen.body[at + new.len()..]].concat().into();
         }
     }
-    let is_zone = |seen: &Seen| seen.tag == b'S' && seen.body.starts_with(b"TimeZone\0");
     for seen in std::mem::take(&mut transcript.seen) {
         let reports = transcript.seen.iter().rposition(|before| before.tag != b'S').map_or(0, |at| at + 1);
         if is_zone(&seen)
@@ -42,22 +54,12 @@ pub fn as_before(transcript: &Transcript) -> Transcript {
             // What is put right at once does not count.
             transcript.seen.remove(reports + at);
         }
-        if seen.tag != b'S'
-            && let Some(at) = transcript.seen[reports..].iter().position(is_zone)
-            && told.replace(transcript.seen[reports + at].body.clone()).as_ref()
-                == Some(&transcript.seen[reports + at].body)
-        {
-            transcript.seen.remove(reports + at);
+        if seen.tag != b'S' {
+            drop_known(&mut transcript.seen, &mut told);
         }
         transcript.seen.push(seen);
     }
-    // The same of what comes behind all answers.
-    let last = transcript.seen.iter().rposition(|seen| seen.tag != b'S').map_or(0, |at| at + 1);
-    if let Some(at) = transcript.seen[last..].iter().position(is_zone)
-        && told.as_ref() == Some(&transcript.seen[last + at].body)
-    {
-        transcript.seen.remove(last + at);
-    }
+    drop_known(&mut transcript.seen, &mut told);
     transcript
 }
 
