@@ -110,6 +110,20 @@ fn a_server_that_does_not_know_the_password_is_found_out() {
     assert!(error.field(b'M').contains("no SCRAM server-final-message"), "{error:?}");
 }
 
+/// The port of a server that says this to each startup packet, and waits for what the client says to it.
+fn server_that_says(says: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            packet(&mut stream, 0);
+            say(&mut stream, &says);
+            packet(&mut stream, 1);
+        }
+    });
+    port
+}
+
 #[test]
 fn a_server_that_leaves_the_login_out_serves_nobody() {
     for (parameters, says) in [
@@ -118,15 +132,7 @@ fn a_server_that_leaves_the_login_out_serves_nobody() {
         ("require_auth=scram-sha-256", message(b'Z', b"I")),
         ("require_auth=scram-sha-256", [authentication(0, b""), message(b'Z', b"I")].concat()),
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        std::thread::spawn(move || {
-            while let Ok((mut stream, _)) = listener.accept() {
-                packet(&mut stream, 0);
-                say(&mut stream, &says);
-                packet(&mut stream, 1);
-            }
-        });
+        let port = server_that_says(says);
         let url = format!("postgres://127.0.0.1:{port}?sslmode=disable&{parameters}");
         let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
         let mut raw = ferry.raw();
@@ -151,14 +157,7 @@ fn requests_that_can_not_be_understood_are_told_as_such() {
             "can't serve the connection: could not fork new process for connection: Cannot allocate memory",
         ),
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        std::thread::spawn(move || {
-            while let Ok((mut stream, _)) = listener.accept() {
-                packet(&mut stream, 0);
-                say(&mut stream, &says);
-            }
-        });
+        let port = server_that_says(says);
         let url = format!("postgres://127.0.0.1:{port}?sslmode=disable");
         let ferry = Pgferry::start_with(&url, &[], &[("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s")]);
         let mut raw = ferry.raw();
