@@ -287,13 +287,20 @@ fn texts(member: &Member) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a client sends anything else behind copy data that it does not end.
+/// Whether a client sends anything else behind copy data that it does not end. Where the copy is an extended request's, and the first such
+/// message no `Sync`, all up to the next `Sync` is discarded, whether the data had failed before or not: nothing is in doubt.
 fn interrupts_copy(member: &Member) -> bool {
     let messages = member.script.writes.iter().flat_map(|write| &write.messages);
     let messages: Vec<_> = messages.filter(|message| !matches!(message, Message::Flush)).collect();
     let is_of_copy =
         |message: &Message| matches!(message, Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_));
-    messages.windows(2).any(|pair| matches!(pair, [Message::CopyData(_), next] if !is_of_copy(next)))
+    let is_extended = |at: usize| {
+        let begin = messages[..=at].iter().rfind(|message| !matches!(message, Message::CopyData(_)));
+        matches!(begin, Some(Message::Execute { .. }))
+    };
+    let in_doubt = |at: usize, next: &Message| matches!(next, Message::Sync) || !is_extended(at);
+    let mut pairs = messages.windows(2).enumerate();
+    pairs.any(|(at, pair)| matches!(pair, [Message::CopyData(_), next] if !is_of_copy(next) && in_doubt(at, next)))
 }
 
 /// What a client is told that breaks the protocol.
