@@ -217,6 +217,8 @@ fn reset_connections_fail_only_what_is_under_way_on_them() {
         let ferry = Pgferry::start_with(&url, &["--pool-size", "4", "--reset", reset], &[]);
         let mut busy = ferry.session();
         busy.send(&query("select pg_sleep(69)"));
+        let is_carried_out = "select count(*) from pg_stat_activity where query = 'select pg_sleep(69)'";
+        eventually("the server sleeps", || postgres.sql(is_carried_out) == "1");
         let mut others: Vec<_> = (0..3).map(|_| ferry.session()).collect();
         for other in &mut others {
             assert_eq!(other.value("select 1"), "1");

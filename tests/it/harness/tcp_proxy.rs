@@ -40,9 +40,10 @@ impl TcpProxy {
             for near in incoming {
                 let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { continue };
                 let (cuts, begun, ended) = shared.clone();
+                let cut_before = cuts.load(Ordering::SeqCst);
                 begun.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    forward(&near, &far, &cuts);
+                    forward(&near, &far, &cuts, cut_before);
                     drop((near, far));
                     ended.fetch_add(1, Ordering::SeqCst);
                 });
@@ -59,15 +60,14 @@ impl TcpProxy {
     }
 }
 
-fn forward(near: &TcpStream, far: &TcpStream, cuts: &AtomicUsize) {
-    let begun = cuts.load(Ordering::SeqCst);
+fn forward(near: &TcpStream, far: &TcpStream, cuts: &AtomicUsize, cut_before: usize) {
     for stream in [near, far] {
         stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
     }
     let mut buffer = [0; 8192];
     loop {
-        if cuts.load(Ordering::SeqCst) != begun {
+        if cuts.load(Ordering::SeqCst) != cut_before {
             // A close without lingering is a reset.
             for stream in [near, far] {
                 setsockopt(stream, Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).expect("linger");
