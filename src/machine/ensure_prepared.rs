@@ -172,6 +172,11 @@ impl Machine<'_> {
                 match self.compare_columns(io, here.id, here.name(), &told) {
                     // A FETCH has those of its cursor, which may be another one by now.
                     Prepare::Refused(_) if fetches(text, self.client.lexis()) => Prepare::Ready(here),
+                    Prepare::Refused(refusal) => {
+                        // It is prepared anew next time: the tables may be changed back where pgferry does not see it.
+                        self.context.statements.retire(&here);
+                        Prepare::Refused(refusal)
+                    }
                     compared => compared.map(|()| here),
                 }
             }
@@ -286,10 +291,13 @@ impl Machine<'_> {
             }
         }
         let Some(unnamed) = unnamed else { return Prepare::Ready(()) };
-        match unnamed.described() {
-            Some(told) => self.compare_columns(io, unnamed.id, "", told),
-            None => Prepare::Ready(()),
+        let Some(told) = unnamed.described() else { return Prepare::Ready(()) };
+        let compared = self.compare_columns(io, unnamed.id, "", told);
+        if let Prepare::Refused(_) = compared {
+            // It is asked anew next time, for the same reason.
+            self.server.unnamed_columns = None;
         }
+        compared
     }
 
     fn prepare_unnamed(&mut self, io: &mut Buffers<'_>, unnamed: &Unnamed, text: &ParsedQuery) {

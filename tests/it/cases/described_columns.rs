@@ -120,6 +120,40 @@ fn columns_described_again_after_a_change_are_the_ones_of_the_statement() {
     compare(&Postgres::start_with(&[]), &TRANSACTION, &scripts);
 }
 
+/// Changes and what undoes them.
+const UNDONE: [(&str, &str); 5] = [
+    ("alter table told alter column a type bigint", "alter table told alter column a type int"),
+    ("alter table told add column c int default 7", "alter table told drop column c"),
+    ("alter table told drop column b", "alter table told add column b text default 'b'"),
+    ("alter table told rename column a to aa", "alter table told rename column aa to a"),
+    (
+        "drop table told; create table told as select 'x'::text as a",
+        "drop table told; create table told as select 42 as a, 'b'::text as b",
+    ),
+];
+
+#[test]
+fn columns_that_are_changed_back_are_those_that_the_client_was_told() {
+    let (text, ends) = ("select * from told", [describe(b'P', ""), execute("", 0), sync()]);
+    let unnamed = [vec![parse("", text), bind_binary("", "")], ends.to_vec()].concat();
+    let named = [vec![parse("s", text), bind_binary("", "s")], ends.to_vec()].concat();
+    let described = vec![parse("s", text), describe(b'S', "s"), sync()];
+    for (how, name, learns) in [("unnamed", "", unnamed), ("a portal", "s", named), ("a statement", "s", described)] {
+        let runs = [run_binary(name)];
+        let scripts = UNDONE.iter().flat_map(|&(change, undo)| {
+            [false, true].map(|elsewhere| {
+                let script = Script::new(&format!("{how}, {change}, elsewhere: {elsewhere}"))
+                    .aside("drop table if exists told; create table told as select 42 as a, 'b'::text as b")
+                    .ask(A, &learns);
+                let change_to = |script: Script, to: &str| if elsewhere { script.aside(to) } else { script.sql(B, to) };
+                let script = change_to(script, change).ask(A, &runs).ask(A, &runs);
+                change_to(script, undo).ask(A, &runs).ask(A, &runs).aside("drop table told")
+            })
+        });
+        compare(&Postgres::start_with(&[]), &TRANSACTION, &scripts.collect::<Vec<_>>());
+    }
+}
+
 /// Binds one parameter of eight bytes, in binary.
 fn bind_eight_bytes(portal: &str, name: &str) -> Vec<u8> {
     let mut body = format!("{portal}\0{name}\0").into_bytes();
