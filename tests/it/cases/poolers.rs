@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
-use crate::harness::protocol_client::{ProtocolClient, message, query};
+use crate::harness::protocol_client::{ProtocolClient, bind, execute, message, parse, query, sync};
 use crate::harness::{Pgferry, Postgres};
 
 /// Sessions that a pooler has to give, each of them a new one.
@@ -115,4 +115,19 @@ fn a_pooler_that_keeps_no_session_is_told_in_the_log() {
     let ferry = Pgferry::start_with(&pooler(&postgres, Lends::ForATransaction), &[], &[]);
     assert_eq!(ferry.session().value("select 1"), "1");
     ferry.logs("moves a connection from one server process to another");
+}
+
+/// Behind a pooler that lends its sessions to several pgferrys, one would execute the other's statement otherwise.
+#[test]
+fn two_pgferrys_name_no_statement_alike() {
+    let postgres = Postgres::start_with(&[]);
+    let names = [(); 2].map(|()| {
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction"]);
+        let mut client = ferry.session();
+        client.send(&[parse("s", "select 42"), bind("", "s", &[]), execute("", 0), sync()].concat());
+        client.until_ready();
+        client.value("select name from pg_prepared_statements where statement = 'select 42'")
+    });
+    assert!(names.iter().all(|name| name.starts_with("pgferry_")), "{names:?}");
+    assert_ne!(names[0], names[1]);
 }
