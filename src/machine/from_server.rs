@@ -213,6 +213,7 @@ impl Machine<'_> {
             backend::PARAMETER_DESCRIPTION => self.replay.is_kept() || self.pipeline.describes(),
             backend::DATA_ROW => self.reads_rows(),
             backend::ROW_DESCRIPTION => self.pipeline.describes(),
+            backend::NOTICE => self.pipeline.is_noted(),
             _ => false,
         }
     }
@@ -229,7 +230,8 @@ impl Machine<'_> {
                     self.learn_answer(&row);
                 }
             }
-            frontend::COPY_DATA | backend::NOTICE => {}
+            frontend::COPY_DATA => {}
+            backend::NOTICE => return Ok(self.notice(io, portion, action)),
             backend::NOTIFICATION => {
                 self.rename_notifier(io);
                 // It is no answer, and may come in the middle of one that the client does not see. In front of the client's
