@@ -20,6 +20,9 @@ use crate::wire::{backend, frontend};
 /// Number of names that are remembered that a client has given up, for the sake of errors that may still come.
 const MAX_FORMER_NAMES: usize = 256;
 
+/// The rest of a `Parse` of an empty text without parameters.
+const EMPTY: &[u8] = b"\0\0\0";
+
 /// A statement that stands in for another one for the time being.
 #[derive(Debug)]
 struct Variant {
@@ -375,6 +378,12 @@ impl Machine<'_> {
         self.pipeline.request_with(Request::Parse, action, Some(note));
         self.undo();
         self.set_meanwhile(io, &others, &now, action);
+    }
+
+    /// Prepares an empty text, which does not fail: in place of a statement that others share, or that the client knows by a name that it
+    /// gives again.
+    pub(super) fn put_placeholder(&mut self, io: &mut Buffers<'_>, action: ResponseAction) -> Arc<Statement> {
+        self.put_apart(io, EMPTY, action)
     }
 
     /// Prepares a text under a name that no other one has.

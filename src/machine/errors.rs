@@ -5,6 +5,7 @@ use super::own_queries::Question;
 use super::session_sync::SEQUENCE_HINT;
 use super::{Buffers, End, Machine, Phase, buffer_for_client, flush_forwarded};
 use crate::error::{ClientError, sqlstate};
+use crate::track::pipeline::SentNames;
 use crate::track::statements::PREFIX;
 use crate::track::text_edit::Positions;
 use crate::track::transaction_block::IDLE;
@@ -31,7 +32,10 @@ impl Machine<'_> {
             Portion::Beginning => Vec::new(),
         };
         let fatal = backend::is_fatal(&body);
-        let positions = self.pipeline.front_note().and_then(|note| note.positions.take());
+        let (positions, names) = self
+            .pipeline
+            .front_note()
+            .map_or_else(Default::default, |note| (note.positions.take(), std::mem::take(&mut note.names)));
         let refusal = self.pipeline.take_refusal();
         if action == MessageAction::Swallow && refusal.is_none() {
             return self.own_request_failed(io, &body);
@@ -60,11 +64,33 @@ impl Machine<'_> {
             return Ok(MessageAction::Swallow);
         }
         self.release_held(io, MessageAction::Forward);
-        Ok(if portion == Portion::Whole && self.put_edited(io, &body, positions.as_ref()) {
+        Ok(if portion == Portion::Whole && self.put_edited(io, &body, positions.as_ref(), &names) {
             MessageAction::Swallow
         } else {
             MessageAction::Forward
         })
+    }
+
+    /// Notes a notice, of which `portion` is there. Where it is about a place in a text that was edited, the client gets the place in its
+    /// own.
+    pub(super) fn notice(&mut self, io: &mut Buffers<'_>, portion: Portion, action: MessageAction) -> MessageAction {
+        let Some(note) = self.pipeline.front_note() else { return action };
+        if let Some(id) = note.rollback.prepared {
+            self.server.prepared.on_notice(id);
+        }
+        let Some(positions) = note.positions.as_ref().filter(|_| action == MessageAction::Forward) else {
+            return action;
+        };
+        if portion != Portion::Whole {
+            return action;
+        }
+        let body = message(io).to_vec();
+        buffer_for_client(io);
+        backend::put_edited(io.to_client, backend::NOTICE, &body, None, |kind, value| match kind {
+            b'P' => original_position(value, positions),
+            _ => value.to_vec(),
+        });
+        MessageAction::Swallow
     }
 
     /// The server has refused something that pgferry has asked, by an error with `body`.
@@ -108,7 +134,13 @@ impl Machine<'_> {
     }
 
     /// Puts an error that needs other words than the server's; says whether it did.
-    fn put_edited(&mut self, io: &mut Buffers<'_>, body: &[u8], positions: Option<&Positions>) -> bool {
+    fn put_edited(
+        &mut self,
+        io: &mut Buffers<'_>,
+        body: &[u8],
+        positions: Option<&Positions>,
+        sent: &SentNames,
+    ) -> bool {
         let text = backend::error_field(body, b'M').unwrap_or_default();
         let named = self.carries() && names_a_statement(body) && find(text, PREFIX.as_bytes()).is_some();
         let lost = self.carries()
@@ -122,20 +154,24 @@ impl Machine<'_> {
         let hint = lost.then_some(SEQUENCE_HINT);
         let names = &self.client.names;
         let aliases = &self.aliases;
-        backend::put_error_with(io.to_client, body, hint, |kind, value| match (kind, moved) {
+        backend::put_edited(io.to_client, backend::ERROR, body, hint, |kind, value| match (kind, moved) {
             (b'M', _) if named => with_clients_name(value, |id| {
+                // By a text that was prepared before, the statement is not named in the request that fails.
                 let original = aliases.original(id);
-                let name = names.name_of(original).or_else(|| names.name_of(id)).or(aliases.former_name(original));
-                name.map(<[u8]>::to_vec)
+                let lookup = || names.name_of(original).or_else(|| names.name_of(id)).or(aliases.former_name(original));
+                sent.get(id).or_else(lookup).map(<[u8]>::to_vec)
             }),
-            (b'P', Some(positions)) => {
-                let position = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
-                position.map_or(value.to_vec(), |at| positions.original(at).to_string().into_bytes())
-            }
+            (b'P', Some(positions)) => original_position(value, positions),
             _ => value.to_vec(),
         });
         true
     }
+}
+
+/// The position in the client's text of the one that the server has told of the edited text.
+fn original_position(told: &[u8], positions: &Positions) -> Vec<u8> {
+    let at = std::str::from_utf8(told).ok().and_then(|told| told.parse().ok());
+    at.map_or(told.to_vec(), |at| positions.original(at).to_string().into_bytes())
 }
 
 /// The server's next message, an error with `body`.

@@ -213,6 +213,7 @@ impl Machine<'_> {
             backend::PARAMETER_DESCRIPTION => self.replay.is_kept() || self.pipeline.describes(),
             backend::DATA_ROW => self.reads_rows(),
             backend::ROW_DESCRIPTION => self.pipeline.describes(),
+            backend::NOTICE => self.pipeline.is_noted(),
             _ => false,
         }
     }
@@ -229,7 +230,8 @@ impl Machine<'_> {
                     self.learn_answer(&row);
                 }
             }
-            frontend::COPY_DATA | backend::NOTICE => {}
+            frontend::COPY_DATA => {}
+            backend::NOTICE => return Ok(self.notice(io, portion, action)),
             backend::NOTIFICATION => {
                 self.rename_notifier(io);
                 // It is no answer, and may come in the middle of one that the client does not see. In front of the client's
@@ -373,12 +375,12 @@ impl Machine<'_> {
             return Ok(MessageAction::Swallow);
         }
         let known = self.client.view.get(name) == Some(value);
-        if let Some((name, own)) = self.own_instead_of(name, value) {
-            if self.server.reports == Reports::AtOnce && self.client.view.get(name.as_bytes()) != Some(&*own) {
+        if let Some(own) = self.own_instead_of(name, value) {
+            if self.server.reports == Reports::AtOnce && self.client.view.get(name) != Some(&*own) {
                 // What it is about to be put right to is told in its place.
                 buffer_for_client(io);
-                backend::put_parameter_status(io.to_client, name.as_bytes(), &own);
-                self.client.view.set(name.as_bytes(), &own);
+                backend::put_parameter_status(io.to_client, name, &own);
+                self.client.view.set(name, &own);
             }
             return Ok(MessageAction::Swallow);
         }
@@ -393,17 +395,23 @@ impl Machine<'_> {
         Ok(MessageAction::Forward)
     }
 
-    /// Returns the client's own value of a setting that has gone to what another client's startup packet asked for, as after
-    /// a `RESET`: it is put right before the client is told that the server is ready.
-    fn own_instead_of(&self, name: &[u8], value: &[u8]) -> Option<(&'static str, Box<[u8]>)> {
-        let none_asked = self.server.asked.is_empty() && self.client.asked.is_empty();
-        if none_asked || self.server.base.get(name) != Some(value) {
+    /// Returns the client's own value of a setting that has gone to what another client's startup packet asked for, or to the server's
+    /// default, as after a `RESET`: it is put right before the client is told that the server is ready.
+    fn own_instead_of(&self, name: &[u8], value: &[u8]) -> Option<Box<[u8]>> {
+        if self.server.base.get(name) != Some(value) {
+            return None;
+        }
+        // From PostgreSQL 18 on `search_path` is reported.
+        if let Some((_, own)) = self.client.startup.get(name) {
+            return (own != value).then(|| own.into());
+        }
+        if self.server.asked.is_empty() && self.client.asked.is_empty() {
             return None;
         }
         let baseline = self.context.parameters.baseline()?;
         let name = params::following(name)?;
         let own = self.own_reset_value(name, &baseline)?;
-        (own != value).then(|| (name, own.into()))
+        (own != value).then(|| own.into())
     }
 
     /// A client knows its own notifications by the pid that it was given, and no others by that.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
 use super::session_sync::TextUse;
-use super::statements::unknown_statement;
+use super::statement_errors::unknown_statement;
 use super::{Buffers, Machine};
 use crate::error::ClientError;
 use crate::track::client_statements::significant;
@@ -13,9 +13,6 @@ use crate::track::statements::{ParsedQuery, Statement, number};
 use crate::track::text_edit::Edit;
 use crate::track::unknown_settings::UnknownSettings;
 use crate::track::{ResponseAction, SqlEffects};
-
-/// Statement that is freed in place of one that others share: an empty text, without parameters.
-const EMPTY: &[u8] = b"\0\0\0";
 
 impl Machine<'_> {
     /// The client's statements that a text runs or frees by name.
@@ -111,7 +108,7 @@ impl Machine<'_> {
         {
             return placeholder;
         }
-        let placeholder = self.put_apart(io, EMPTY, action);
+        let placeholder = self.put_placeholder(io, action);
         self.aliases.given_up(placeholder.id, name);
         self.aliases.set_placeholder(name, &placeholder);
         placeholder

@@ -44,6 +44,7 @@ mod refused_unread;
 mod replay;
 mod resetting;
 mod session_sync;
+mod statement_errors;
 mod statements;
 mod unnamed;
 mod work_outcome;

@@ -6,7 +6,7 @@
 //! everything up to a `Sync` discarded.
 
 use super::refused_unread::is_refused_unread;
-use super::statements::existing_statement;
+use super::statement_errors::existing_statement;
 use crate::buffer::Buffer;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::client_statements::{MAX_CLIENT_BYTES, NamedStatement};

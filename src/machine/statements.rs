@@ -8,12 +8,12 @@ use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, MessageHead, Sent, body};
 use super::portals::{Portal, PortalOf};
 use super::session_sync::TextUse;
+use super::statement_errors::{endless_name, existing_statement, too_many_resetting, unknown_statement};
 use super::{Buffers, Gate, Machine, flush_forwarded};
 use crate::config::Mode;
-use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::client_statements::{NamedStatement, significant};
 use crate::track::message_target::{MessageTarget, target_of};
-use crate::track::pipeline::{Describes, Note};
+use crate::track::pipeline::{Describes, Note, SentNames};
 use crate::track::plan_settings::PlannedUnder;
 use crate::track::prepared_statement::Standing;
 use crate::track::rollback::{Rollback, UnnamedChange};
@@ -27,6 +27,15 @@ use crate::track::unknown_settings::UnknownSettings;
 use crate::track::unnamed_statement::UnnamedStatement;
 use crate::track::{Pins, Request, ResponseAction, ServerParams, SqlEffects};
 use crate::wire::{cstr, frame, frontend};
+
+/// Beginning of a `Bind` or `Describe` of a named statement.
+struct NamedHead<'a> {
+    portal: &'a [u8],
+    /// Bytes up to the end of the statement's name.
+    cut: usize,
+    /// The name as the client has sent it.
+    sent: Arc<[u8]>,
+}
 
 impl Machine<'_> {
     /// A simple query.
@@ -98,7 +107,14 @@ impl Machine<'_> {
         let apart = !self.pipeline.unsynced() && !self.may_be_discarded();
         let action = if apart { ResponseAction::Swallow } else { ResponseAction::ForwardErrorOnly };
         let owed = self.pipeline.owed();
-        edits.extend(self.rename_mentioned(io, mentioned, action));
+        let renamed = self.rename_mentioned(io, mentioned, action);
+        for mention in mentioned {
+            let edit = renamed.iter().find(|edit| edit.at == mention.at);
+            if let Some(id) = edit.and_then(|edit| statements::number(&edit.with)) {
+                note.names.add(id, &mention.name);
+            }
+        }
+        edits.extend(renamed);
         if !apart && self.pipeline.owed() > owed {
             // If what is in front of it fails, the server discards it, and would discard what follows.
             self.gate = Gate::Answers;
@@ -222,21 +238,22 @@ impl Machine<'_> {
         }
         if self.client.names.get(name).is_some() {
             // The server says first what is wrong with the text, and then that the statement exists.
-            let checked = self.put_apart(io, rest, ResponseAction::ForwardErrorOnly);
-            self.aliases.given_up(checked.id, name);
-            self.pass_renamed(io, incoming, None, &MessageHead { cut, before: b"", name: checked.name() });
+            let taken = self.put_placeholder(io, ResponseAction::ForwardErrorOnly);
+            let note = Note { names: SentNames::one(taken.id, name.into()), ..Note::default() };
+            self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: taken.name() });
             return Sent::Done;
         }
         self.client.names.set(name, Some(NamedStatement::new(Arc::clone(&statement))));
         let mut rollback = Rollback { name: Some((significant(name).into(), None)), ..Rollback::default() };
         if self.server.prepared.has(&statement) {
             let failed = !self.pipeline.knows_status() || self.pipeline.status() == b'E';
-            if !failed && self.server.prepared.standing(statement.id) == Some(self.server.standing_of(&statement)) {
+            let stands = self.server.prepared.standing(statement.id) == Some(self.server.standing_of(&statement));
+            if !failed && stands && self.server.prepared.is_silent(statement.id) {
                 self.synthesize(io, incoming, Note::of(rollback));
                 return Sent::Done;
             }
-            // In a failed transaction most texts are refused, which only the server can do; and where code has run, it may
-            // mean something else now than it has in a session that was as new.
+            // In a failed transaction most texts are refused, which only the server can do, as it does notices about a text; and where
+            // code has run, it may mean something else now than it has in a session that was as new.
             self.close_prepared(io, statement.id);
         }
         rollback.prepared = Some(statement.id);
@@ -248,10 +265,13 @@ impl Machine<'_> {
 
     /// `Bind`, `Describe` or `Close`, of a statement or a portal.
     pub(super) fn named(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        let sent: Option<Arc<[u8]>>;
         let (portal, named, cut) = match target_of(incoming.head.tag, body(io, incoming)) {
             MessageTarget::Statement { portal, name, rest } => {
                 let cut = incoming.here - rest.len();
                 let known = || self.client.names.entry(name).ok_or_else(|| Box::<[u8]>::from(name));
+                // Of which no more may be kept than is compared.
+                sent = (name.len() > significant(name).len()).then(|| name.into());
                 let named = if name.is_empty() { None } else { Some(known()) };
                 (Box::<[u8]>::from(portal), named, cut)
             }
@@ -271,15 +291,14 @@ impl Machine<'_> {
             Some(Err(name)) => return self.unknown_name(io, &portal, &name, incoming),
             None => return self.unnamed(io, &portal, incoming),
         };
-        match incoming.request {
-            Request::Close => {
-                self.give_up_name(&name);
-                let rollback = Rollback { name: Some(((*name).into(), Some(named))), ..Rollback::default() };
-                self.synthesize(io, incoming, Note::of(rollback));
-                Sent::Done
-            }
-            _ => self.use_named(io, &portal, &name, &named, cut, incoming),
+        if incoming.request == Request::Close {
+            self.give_up_name(&name);
+            let rollback = Rollback { name: Some(((*name).into(), Some(named))), ..Rollback::default() };
+            self.synthesize(io, incoming, Note::of(rollback));
+            return Sent::Done;
         }
+        let head = NamedHead { portal: &portal, cut, sent: sent.unwrap_or_else(|| Arc::clone(&name)) };
+        self.use_named(io, &head, &name, &named, incoming)
     }
 
     /// A message of which can't be told what it is about.
@@ -315,12 +334,12 @@ impl Machine<'_> {
     fn use_named(
         &mut self,
         io: &mut Buffers<'_>,
-        portal: &[u8],
+        head: &NamedHead<'_>,
         name: &Arc<[u8]>,
         named: &NamedStatement,
-        cut: usize,
         incoming: Incoming,
     ) -> Sent {
+        let &NamedHead { portal, cut, ref sent } = head;
         let ready = match self.ready_named(io, name, named, incoming) {
             Ok(ready) => ready,
             Err(sent) => return sent,
@@ -340,7 +359,8 @@ impl Machine<'_> {
             let of = (!is_told).then(|| PortalOf { name: Arc::clone(name), statement, server: ready.id });
             self.set_portal(Portal { name: portal.into(), commands, transaction, of });
             let unnamed = portal.is_empty();
-            (None, if unnamed { Cow::Borrowed(&b"\0"[..]) } else { Cow::Owned([portal, b"\0"].concat()) })
+            let note = Note { names: SentNames::one(ready.id, Arc::clone(sent)), ..Note::default() };
+            (Some(note), if unnamed { Cow::Borrowed(&b"\0"[..]) } else { Cow::Owned([portal, b"\0"].concat()) })
         } else {
             let is_told = is_told && named.types.is_some();
             let describes =
@@ -457,43 +477,4 @@ impl Machine<'_> {
     pub(super) fn current_params(&self) -> ServerParams {
         self.client.text_params().clone()
     }
-}
-
-/// PostgreSQL's error for a statement that does not exist.
-pub(super) fn unknown_statement(name: &[u8]) -> ClientError {
-    let name = String::from_utf8_lossy(name);
-    ClientError::error(
-        ErrorSource::Client,
-        sqlstate::UNDEFINED_STATEMENT,
-        format!("prepared statement \"{name}\" does not exist"),
-    )
-}
-
-/// A name without an end as far as it is kept. PostgreSQL reads it whole, and compares its first 63 bytes.
-fn endless_name() -> ClientError {
-    ClientError::error(
-        ErrorSource::Client,
-        sqlstate::PROGRAM_LIMIT_EXCEEDED,
-        "the name of a prepared statement or portal is too long",
-    )
-}
-
-/// A client in session mode has prepared more statements that reset settings than are remembered.
-fn too_many_resetting() -> ClientError {
-    ClientError::error(
-        ErrorSource::Client,
-        sqlstate::PROGRAM_LIMIT_EXCEEDED,
-        "too many prepared statements that reset settings in this session",
-    )
-    .hint("Free some of them, or run RESET, SET … TO DEFAULT and DISCARD ALL without preparing them.")
-}
-
-/// PostgreSQL's error for a statement that exists already.
-pub(super) fn existing_statement(name: &[u8]) -> ClientError {
-    let name = String::from_utf8_lossy(name);
-    ClientError::error(
-        ErrorSource::Client,
-        sqlstate::DUPLICATE_STATEMENT,
-        format!("prepared statement \"{name}\" already exists"),
-    )
 }

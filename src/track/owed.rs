@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::client_statements::significant;
 use super::request::{Request, ResponseAction};
 use super::rollback::Rollback;
 use super::session_command::{Commands, SessionCommand};
@@ -23,6 +24,36 @@ pub struct Note {
     pub commands: Option<(Commands, usize)>,
     /// Edits of the client's text in the one that was sent.
     pub positions: Option<Positions>,
+    /// The client's names for the statements that it is about, as they were sent.
+    pub names: SentNames,
+}
+
+/// Names by which a client has referred to statements in one request, by the numbers of those on the connection.
+#[derive(Debug, Default)]
+pub struct SentNames(Vec<(u64, Arc<[u8]>)>);
+
+impl SentNames {
+    /// The name in a request that is about one statement.
+    #[must_use]
+    pub fn one(id: u64, name: Arc<[u8]>) -> Self {
+        Self(vec![(id, name)])
+    }
+
+    /// Notes that the client says `name` for statement `id`.
+    pub fn add(&mut self, id: u64, name: &[u8]) {
+        self.0.push((id, name.into()));
+    }
+
+    /// Bytes of names that no statement is kept under.
+    fn kept_bytes(&self) -> usize {
+        self.0.iter().map(|(_, name)| name.len() - significant(name).len()).sum()
+    }
+
+    /// The name for statement `id`.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<&[u8]> {
+        self.0.iter().find(|(known, _)| *known == id).map(|(_, name)| &**name)
+    }
 }
 
 /// Meanings of an answer's rows to pgferry.
@@ -65,7 +96,7 @@ impl Note {
 
     /// Bytes of texts that would be gone but for it.
     pub(super) fn kept_bytes(&self) -> usize {
-        self.rollback.kept_bytes()
+        self.rollback.kept_bytes() + self.names.kept_bytes()
     }
 
     /// The next of its commands.

@@ -15,7 +15,7 @@ mod copy_in;
 use std::collections::VecDeque;
 
 use super::owed::{CopyIn, Course, Data, Entry, Settings};
-pub(crate) use super::owed::{Describes, Note, Tells};
+pub(crate) use super::owed::{Describes, Note, SentNames, Tells};
 use super::request::{Request, ResponseAction};
 use super::rollback::{Rollback, Unfulfilled};
 use super::session_command::SessionCommand;
@@ -204,6 +204,12 @@ impl Pipeline {
     /// The note of the request that is answered next.
     pub fn front_note(&mut self) -> Option<&mut Note> {
         self.queue.front_mut()?.note.as_deref_mut()
+    }
+
+    /// Returns whether the next answer is to a request with a note.
+    #[must_use]
+    pub fn is_noted(&self) -> bool {
+        self.queue.front().is_some_and(|entry| entry.note.is_some())
     }
 
     /// Returns whether the next answer is to a request of this kind.

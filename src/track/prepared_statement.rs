@@ -14,6 +14,15 @@ pub enum Standing {
     Doubtful,
 }
 
+/// Words of the server when a statement was prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reception {
+    /// It has accepted the text without a word.
+    Silent,
+    /// It has given notices about the text, as it does to every client that prepares it.
+    WithNotices,
+}
+
 /// A statement as a connection has it.
 #[derive(Clone, Debug)]
 pub struct PreparedStatement {
@@ -23,6 +32,8 @@ pub struct PreparedStatement {
     pub(super) size: usize,
     /// Standing at a reset.
     pub(super) standing: Standing,
+    /// Words of the server about its text.
+    pub(super) reception: Reception,
     /// Decision whether it may stay where plans are discarded.
     pub(super) rereading: Rereading,
     /// The columns that its plan has there, once the server was asked: they don't change (`RevalidateCachedQuery` in

@@ -252,6 +252,23 @@ impl ServerState {
         has_room
     }
 
+    /// Notes what the server reports while it works on statements of pgferry's own; returns whether there is room for it.
+    pub fn on_report(&mut self, name: &[u8], value: &[u8]) -> bool {
+        let has_room = self.params.has_room_for(name, value);
+        if has_room {
+            self.params.set(name, value);
+        }
+        has_room
+    }
+
+    /// Such statements, which leave nothing, are over: what has been reported since `before` and holds has changed without them, and is what
+    /// a reset goes back to. A `SET LOCAL` among them is reported too before PostgreSQL 14, and then what it had hidden.
+    pub fn on_new_defaults_since(&mut self, before: &ServerParams) {
+        for (name, value) in self.params.beyond(before) {
+            self.base.set(name, value);
+        }
+    }
+
     /// Between two clients, pgferry's own `DISCARD ALL` makes it as new.
     pub fn on_reset(&mut self) {
         self.on_discard_all();
@@ -375,6 +392,30 @@ mod tests {
         assert!(several.and(2, 2).is_others_than(2) && !used.is_others_than(1) && used.is_others_than(2));
         assert!(several.is_continued_by(2, 2) && !several.is_continued_by(2, 3));
         assert!(several.is_foreign_to(1) && !several.is_foreign_to(2) && !several.knows_sequences(2, 2));
+    }
+
+    #[test]
+    fn a_setting_that_was_hidden_for_a_moment_is_no_new_default() {
+        let params = |pairs: &[(&[u8], &[u8])]| {
+            let mut params = ServerParams::default();
+            for (name, value) in pairs {
+                params.set(name, value);
+            }
+            params
+        };
+        let base = params(&[(b"client_encoding", b"UTF8"), (b"TimeZone", b"UTC")]);
+        let mut state = ServerState::new(base, RequestedParams::default());
+        // By a client.
+        state.params.set(b"client_encoding", b"LATIN1");
+        let before = state.params.clone();
+        for (name, value) in
+            [("client_encoding", "SQL_ASCII"), ("TimeZone", "Asia/Tokyo"), ("client_encoding", "LATIN1")]
+        {
+            assert!(state.on_report(name.as_bytes(), value.as_bytes()));
+        }
+        state.on_new_defaults_since(&before);
+        assert_eq!(state.base.get(b"client_encoding"), Some(&b"UTF8"[..]));
+        assert_eq!(state.base.get(b"TimeZone"), Some(&b"Asia/Tokyo"[..]));
     }
 
     #[test]

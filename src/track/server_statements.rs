@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::number_hasher::NumberHash;
-use super::prepared_statement::{PreparedStatement, Standing};
+use super::prepared_statement::{PreparedStatement, Reception, Standing};
 use super::rollback::Rollback;
 use super::statements::{Columns, Limits, ParameterTypes, Rereading, Statement};
 
@@ -55,13 +55,28 @@ impl ServerStatementCache {
     /// Notes that `statement` is prepared there.
     pub fn add(&mut self, statement: &Statement, standing: Standing) {
         let (size, rereading) = (statement.size(), statement.rereading());
-        self.put(statement.id, PreparedStatement { used: 0, size, standing, rereading, columns: None, types: None });
+        let reception = Reception::Silent;
+        let held = PreparedStatement { used: 0, size, standing, reception, rereading, columns: None, types: None };
+        self.put(statement.id, held);
     }
 
     /// The standing of statement `id`, if it is prepared there.
     #[must_use]
     pub fn standing(&self, id: u64) -> Option<Standing> {
         self.map.get(&id).map(|held| held.standing)
+    }
+
+    /// Notes that the server has given a notice about the text of statement `id`.
+    pub fn on_notice(&mut self, id: u64) {
+        if let Some(held) = self.map.get_mut(&id) {
+            held.reception = Reception::WithNotices;
+        }
+    }
+
+    /// Returns whether a client that prepares statement `id` would be told no more than that it is prepared.
+    #[must_use]
+    pub fn is_silent(&self, id: u64) -> bool {
+        self.map.get(&id).is_some_and(|held| held.reception == Reception::Silent)
     }
 
     /// Notes that statement `id` is used in a session with settings that are not known.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::server_conn::ServerConn;
 use crate::net::RecvError;
+use crate::track::Pipeline;
 use crate::track::keeping_reset::KeepingReset;
 use crate::track::own_requests::{self, Answer, Lost};
 use crate::track::server_state::RESET;
-use crate::track::{Pipeline, ServerState};
 use crate::wire::{frame, head};
 
 /// Resets an idle session within `limit`; says whether that succeeded.
@@ -28,10 +28,7 @@ pub(super) async fn probe(server_conn: &mut ServerConn, limit: Duration) -> bool
         settle(server_conn, &mut pipeline).await
     };
     let answered = matches!(tokio::time::timeout(limit, answer).await, Ok(Ok(None)));
-    let ServerState { params, base, .. } = &mut server_conn.state;
-    for (name, value) in params.beyond(&before) {
-        base.set(name, value);
-    }
+    server_conn.state.on_new_defaults_since(&before);
     answered
 }
 

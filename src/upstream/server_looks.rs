@@ -99,8 +99,11 @@ impl Pools {
 async fn ask_on(server_conn: &mut ServerConn, limit: Duration) -> Option<Option<Occupancy>> {
     server_conn.state.unnamed = UnnamedStatement::Absent;
     let (state, mut has_room) = (&mut server_conn.state, true);
-    let ask = Occupancy::ask(&mut server_conn.conn, |name, value| has_room &= state.on_new_default(name, value));
-    match timeout(limit, ask).await {
+    let before = state.params.clone();
+    let ask = Occupancy::ask(&mut server_conn.conn, |name, value| has_room &= state.on_report(name, value));
+    let answer = timeout(limit, ask).await;
+    server_conn.state.on_new_defaults_since(&before);
+    match answer {
         Ok(Ok(seen)) if has_room => Some(seen),
         _ => {
             server_conn.close_reason = CloseReason::Dead;

@@ -318,15 +318,21 @@ fn put_fields(out: &mut Vec<u8>, tag: u8, fields: &[(u8, &str)]) {
 /// Appends the error in `body` as one that ends the connection: as PostgreSQL reports it when a setting in a startup
 /// packet is refused, where a `SET` would get an ERROR. It gets `hint` if it has none.
 pub(crate) fn put_error_as_fatal(out: &mut Vec<u8>, body: &[u8], hint: Option<&str>) {
-    put_error_with(out, body, hint, |kind, value| match kind {
+    put_edited(out, ERROR, body, hint, |kind, value| match kind {
         b'S' | b'V' => b"FATAL".to_vec(),
         _ => value.to_vec(),
     });
 }
 
-/// Appends the error in `body` with each field's value as `edit` makes it, and with `hint` if it has none.
-pub(crate) fn put_error_with(out: &mut Vec<u8>, body: &[u8], hint: Option<&str>, edit: impl Fn(u8, &[u8]) -> Vec<u8>) {
-    message(out, ERROR, |out| {
+/// Appends the error or notice (`tag`) in `body` with each field's value as `edit` makes it, and with `hint` if it has none.
+pub(crate) fn put_edited(
+    out: &mut Vec<u8>,
+    tag: u8,
+    body: &[u8],
+    hint: Option<&str>,
+    edit: impl Fn(u8, &[u8]) -> Vec<u8>,
+) {
+    message(out, tag, |out| {
         let mut rest = body;
         while let Some((&kind, after)) = rest.split_first().filter(|(kind, _)| **kind != 0) {
             let Some((value, after)) = cstr(after) else { break };

@@ -156,13 +156,15 @@ pub(super) async fn look(server_conn: &mut ServerConn, inquiry: Inquiry, databas
     server_conn.state.unnamed = UnnamedStatement::Absent;
     let code = Arc::clone(server_conn.state.code.code());
     let (state, mut has_room) = (&mut server_conn.state, true);
-    let ask = ask(&mut server_conn.conn, &inquiry, &code, |name, value| has_room &= state.on_new_default(name, value));
+    let before = state.params.clone();
+    let ask = ask(&mut server_conn.conn, &inquiry, &code, |name, value| has_room &= state.on_report(name, value));
     let (answer, broken) = match timeout(limit, ask).await {
         Ok(Ok(_)) if !has_room => (Answer::Failed("the server reports more settings than can be kept".into()), true),
         Ok(Ok(answer)) => (answer, false),
         Ok(Err(error)) => (Answer::Failed(error.to_string()), true),
         Err(_) => (Answer::Failed("the server did not answer in time (cleanup_timeout)".into()), true),
     };
+    server_conn.state.on_new_defaults_since(&before);
     note(&code, &inquiry, answer, database);
     if broken {
         server_conn.close_reason = CloseReason::Dead;

@@ -1,5 +1,6 @@
 //! Startup settings that differ from client to client, as those of tenants do: they follow their clients over few connections.
 
+use super::script::{A, DEFAULTS, Script, compare};
 use crate::harness::protocol_client::{Message, ProtocolClient, extended, query, startup};
 use crate::harness::{Pgferry, Postgres};
 
@@ -191,4 +192,17 @@ fn clients_are_told_what_their_server_reports_of_their_settings() {
             }
         }
     }
+}
+
+#[test]
+fn a_setting_of_the_startup_packet_is_not_reported_as_another_by_a_discard() {
+    // PostgreSQL 18 reports it.
+    let tenant = Script::new("search_path")
+        .comes_with(A, &[("options", "-c search_path=tenant_1")])
+        .sql(A, "select 1")
+        .sql(A, "discard all")
+        .sql(A, "select pg_advisory_lock(1)")
+        .sql(A, "discard all")
+        .sql(A, "show search_path");
+    compare(Postgres::shared(), &DEFAULTS, &[tenant]);
 }

@@ -1,0 +1,42 @@
+//! Errors about prepared statements that clients get from pgferry: PostgreSQL's own words, and those for its own limits.
+
+use crate::error::{ClientError, ErrorSource, sqlstate};
+
+/// PostgreSQL's error for a statement that does not exist.
+pub(super) fn unknown_statement(name: &[u8]) -> ClientError {
+    let name = String::from_utf8_lossy(name);
+    ClientError::error(
+        ErrorSource::Client,
+        sqlstate::UNDEFINED_STATEMENT,
+        format!("prepared statement \"{name}\" does not exist"),
+    )
+}
+
+/// A name without an end as far as it is kept. PostgreSQL reads it whole, and compares its first 63 bytes.
+pub(super) fn endless_name() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
+        sqlstate::PROGRAM_LIMIT_EXCEEDED,
+        "the name of a prepared statement or portal is too long",
+    )
+}
+
+/// A client in session mode has prepared more statements that reset settings than are remembered.
+pub(super) fn too_many_resetting() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
+        sqlstate::PROGRAM_LIMIT_EXCEEDED,
+        "too many prepared statements that reset settings in this session",
+    )
+    .hint("Free some of them, or run RESET, SET … TO DEFAULT and DISCARD ALL without preparing them.")
+}
+
+/// PostgreSQL's error for a statement that exists already.
+pub(super) fn existing_statement(name: &[u8]) -> ClientError {
+    let name = String::from_utf8_lossy(name);
+    ClientError::error(
+        ErrorSource::Client,
+        sqlstate::DUPLICATE_STATEMENT,
+        format!("prepared statement \"{name}\" already exists"),
+    )
+}
