@@ -366,7 +366,7 @@ mod tests {
             ("U&\"\\0061b\"", Some("ab")),
             ("u&\"!0041\"\"\" /* x */ uescape '!'", Some("A\"")),
             ("U&\"!0041\" UESCAPE e'!'", Some("A")),
-            ("U&\"!0041\"uescape$$!$$", Some("A")),
+            ("U&\"!0041\"uescape $$!$$", Some("A")),
             ("U&\"!0041\" uescapes '!'", Some("!0041")),
             ("U&\"!0041\" uescape u&'!'", Some("!0041")),
             ("U&\"\\zzzz\"", None),

@@ -214,12 +214,12 @@ fn memory_of_columns_that_clients_were_told_is_bounded() {
     let ferry = TRANSACTION[0].start(&postgres);
     let mut raw = ferry.session();
     let columns: Vec<_> = (0..1_500).map(|nth| format!("{nth} as c{nth}")).collect();
-    raw.query(&format!("create view pg_temp.wide as select {}", columns.join(",")));
+    raw.query(&format!("create view wide as select {}", columns.join(",")));
     let before = ferry.memory();
     for start in (0..2_000).step_by(20) {
         let one = |nth: usize| {
             let name = format!("s{nth}");
-            [parse(&name, "select * from pg_temp.wide"), describe(b'S', &name)].concat()
+            [parse(&name, "select * from wide"), describe(b'S', &name)].concat()
         };
         raw.send(&(start..start + 20).flat_map(one).chain(sync()).collect::<Vec<_>>());
         raw.until_ready();
