@@ -8,13 +8,23 @@ const NUMBER: &str = " (os error ";
 /// Returns `text` without the numbers that stand behind the system's words in it.
 #[must_use]
 pub(crate) fn without_numbers(text: &str) -> Cow<'_, str> {
-    let Some(at) = text.find(NUMBER) else { return Cow::Borrowed(text) };
-    let (before, rest) = (&text[..at], &text[at + NUMBER.len()..]);
-    let behind = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-    match behind.strip_prefix(')') {
-        Some(behind) if behind.len() + 1 < rest.len() => Cow::Owned(format!("{before}{}", without_numbers(behind))),
-        _ => Cow::Owned(format!("{before}{NUMBER}{}", without_numbers(rest))),
+    if !text.contains(NUMBER) {
+        return Cow::Borrowed(text);
     }
+    let (mut kept, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, behind)) = rest.split_once(NUMBER) {
+        kept.push_str(before);
+        let unnumbered = behind.trim_start_matches(|c: char| c.is_ascii_digit());
+        rest = match unnumbered.strip_prefix(')') {
+            Some(after) if unnumbered.len() < behind.len() => after,
+            _ => {
+                kept.push_str(NUMBER);
+                behind
+            }
+        };
+    }
+    kept.push_str(rest);
+    Cow::Owned(kept)
 }
 
 #[cfg(test)]
@@ -31,5 +41,9 @@ mod tests {
         for text in ["", "plain", "x (os error )", "x (os error 5", "x (os error five)"] {
             assert_eq!(without_numbers(text), text);
         }
+        // Clients' names stand in messages, too.
+        assert_eq!(without_numbers(&" (os error 5)".repeat(100_000)), "");
+        let unfinished = " (os error ".repeat(100_000);
+        assert_eq!(without_numbers(&unfinished), unfinished);
     }
 }

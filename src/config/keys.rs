@@ -402,7 +402,10 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str> +
         return Some(renamed);
     }
     let lower = name.to_lowercase();
-    let scored = known.into_iter().map(|known| (strsim::damerau_levenshtein(&lower, &known.to_lowercase()), known));
+    let (most, length) = (2.max(name.len() / 3), lower.chars().count());
+    // Of two texts the difference in length is the least distance; to measure the distance takes the product of their lengths.
+    let alike = known.into_iter().filter(|known| known.chars().count().abs_diff(length) <= most);
+    let scored = alike.map(|known| (strsim::damerau_levenshtein(&lower, &known.to_lowercase()), known));
     let (distance, best) = scored.min_by_key(|(distance, _)| *distance)?;
-    (distance <= 2.max(name.len() / 3)).then_some(best)
+    (distance <= most).then_some(best)
 }

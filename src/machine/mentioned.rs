@@ -1,5 +1,6 @@
 //! Statements of the extended protocol that SQL runs or frees by name: on the server they have other names.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::ensure_prepared::Prepare;
@@ -66,25 +67,25 @@ impl Machine<'_> {
         action: ResponseAction,
     ) -> Vec<Edit> {
         let owed = self.pipeline.owed();
-        let mut freed: Vec<&[u8]> = Vec::new();
+        let mut freed: HashSet<&[u8]> = HashSet::new();
         // Of these the text has made another one itself, which has the client's name on the server too.
-        let mut made: Vec<&[u8]> = Vec::new();
+        let mut made: HashSet<&[u8]> = HashSet::new();
         let mut edits = Vec::new();
         for Mention { at, name, statement, purpose } in mentioned {
             let known = significant(name);
-            if *purpose == Purpose::Make && freed.contains(&known) {
-                made.push(known);
+            if *purpose == Purpose::Make && freed.contains(known) {
+                made.insert(known);
             }
-            if made.contains(&known) {
+            if made.contains(known) {
                 continue;
             }
-            let ready = if freed.contains(&known) {
+            let ready = if freed.contains(known) {
                 // What the text has freed itself is not there.
                 let absent = self.context.statements.uncached();
                 self.aliases.given_up(absent.id, name);
                 absent
             } else if *purpose == Purpose::Free {
-                freed.push(known);
+                freed.insert(known);
                 self.ready_to_free(io, known, action)
             } else {
                 match self.ensure_prepared(io, statement, None, action) {

@@ -108,13 +108,15 @@ impl Machine<'_> {
     pub(super) fn note_named_settings(&mut self, names: &[Box<[u8]>]) {
         for name in names {
             // The others are reported.
-            if params::following(name).is_none() && !self.named_settings.contains(name) {
-                self.named_settings.push(name.clone());
+            if params::following(name).is_some() || self.named_settings.contains(name) {
+                continue;
             }
-        }
-        if self.named_settings.len() > MAX_NAMED_SETTINGS {
-            self.pins.insert(Pins::SETTING);
-            self.named_settings.clear();
+            if self.named_settings.len() >= MAX_NAMED_SETTINGS {
+                self.pins.insert(Pins::SETTING);
+                self.named_settings.clear();
+                return;
+            }
+            self.named_settings.push(name.clone());
         }
     }
 

@@ -13,6 +13,9 @@ use super::statements::{Columns, ParameterTypes, ParsedQuery, Statement};
 /// Number of bytes of prepared statements that are kept for one client. A client with more keeps its connection.
 pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
 
+/// Bytes that a statement takes besides its name and its text: its places in tables, and what is known of it. Texts may be short.
+const OVERHEAD_BYTES: usize = 600;
+
 /// A client's unnamed statement.
 #[derive(Debug)]
 pub struct Unnamed {
@@ -106,7 +109,7 @@ type Names = HashMap<Arc<[u8]>, NamedStatement, RandomState>;
 pub struct ClientStatements {
     /// Boxed, since most clients have none, and every idle one has room for it.
     map: Option<Box<Names>>,
-    /// Bytes of the texts and names.
+    /// Bytes that they take.
     bytes: usize,
 }
 
@@ -172,7 +175,7 @@ impl ClientStatements {
         self.map.as_ref().map_or(0, |map| map.len())
     }
 
-    /// Bytes of the names, and of the texts they stand for.
+    /// Bytes that they take.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -181,7 +184,7 @@ impl ClientStatements {
     /// Lets `name` stand for `named`, or for nothing. Returns what it stood for.
     pub fn set(&mut self, name: &[u8], named: Option<NamedStatement>) -> Option<NamedStatement> {
         let name = significant(name);
-        let size = |named: &NamedStatement| name.len() + named.statement.size();
+        let size = |named: &NamedStatement| OVERHEAD_BYTES + name.len() + named.statement.size();
         let before = match named {
             Some(named) => {
                 self.bytes += size(&named);
@@ -241,9 +244,9 @@ mod tests {
         };
         names.set(b"a", named(b"0123456789"));
         names.set(b"bc", named(b"01234"));
-        assert_eq!(names.bytes(), 11 + 7);
+        assert_eq!(names.bytes(), 11 + 7 + 2 * OVERHEAD_BYTES);
         names.set(b"a", named(b"0"));
-        assert_eq!(names.bytes(), 2 + 7);
+        assert_eq!(names.bytes(), 2 + 7 + 2 * OVERHEAD_BYTES);
         names.set(b"a", None);
         names.set(b"a", None);
         names.set(b"bc", None);

@@ -233,11 +233,17 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Reads the `UESCAPE` behind a name, if there is one.
+    /// Reads the `UESCAPE` behind a name, if there is one. Only a string can stand behind that word, so that no other name is
+    /// read ahead: it would have an `UESCAPE` looked for itself, and so each in a text of thousands.
     fn unicode_escape(&mut self) -> u8 {
         let mut ahead = self.clone();
-        let keyword = matches!(ahead.next(), Some(Token::Word(word)) if word.eq_ignore_ascii_case(b"uescape"));
-        match ahead.next().filter(|_| keyword) {
+        ahead.skip_to_token();
+        let (word, behind) = ahead.rest.split_at(ahead.word_length(ahead.rest));
+        ahead.rest = behind;
+        ahead.skip_to_token();
+        let is_string = matches!(ahead.rest, [b'\'' | b'$', ..] | [b'e' | b'E', b'\'', ..]);
+        let is_escape = is_string && word.eq_ignore_ascii_case(b"uescape");
+        match Some(&mut ahead).filter(|_| is_escape).and_then(Iterator::next) {
             Some(Token::Text(&[escape])) => {
                 *self = ahead;
                 escape
@@ -359,6 +365,10 @@ mod tests {
             ("'a'", None),
             ("U&\"\\0061b\"", Some("ab")),
             ("u&\"!0041\"\"\" /* x */ uescape '!'", Some("A\"")),
+            ("U&\"!0041\" UESCAPE e'!'", Some("A")),
+            ("U&\"!0041\"uescape $$!$$", Some("A")),
+            ("U&\"!0041\" uescapes '!'", Some("!0041")),
+            ("U&\"!0041\" uescape u&'!'", Some("!0041")),
             ("U&\"\\zzzz\"", None),
             ("U&'a'", None),
             ("1", None),
@@ -382,6 +392,14 @@ mod tests {
         let unclear = |sql: &str| Tokens::new(sql.as_bytes(), Lexis::default()).any(|token| token == Token::Unclear);
         assert!(unclear(r"select U&'\0073et_config'"));
         assert!(!unclear(r"select 'C:\temp', e'\''"));
+    }
+
+    #[test]
+    fn names_with_escapes_are_read_once_however_many_stand_in_a_row() {
+        for (name, tokens) in [("U&\"a\" ", 1), ("U&\"a\" uescape ", 2), ("U&\"a\" uescape U&'b' ", 3)] {
+            let sql = name.repeat(50_000);
+            assert_eq!(Tokens::new(sql.as_bytes(), Lexis::default()).count(), 50_000 * tokens, "{name}");
+        }
     }
 
     #[test]

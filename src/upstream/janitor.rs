@@ -50,6 +50,7 @@ impl Pools {
                 let came_to_nothing = || pool.never_connected() && pool.role_auth.last_trouble(now).is_none();
                 !pool.expects_clients() && (came_to_nothing() || pool.is_abandoned(FORGET_AFTER))
             });
+            self.forget_surplus();
         }
     }
 

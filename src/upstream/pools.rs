@@ -1,5 +1,6 @@
 //! All pools.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -17,6 +18,10 @@ use super::server_side::ServerSide;
 use super::target::{UpstreamTarget, UpstreamTargets};
 use crate::config::Settings;
 use crate::lock::lock;
+
+/// Pools without connections that are kept of one role in one database. Clients have more than one where they ask for settings that
+/// can't follow them, and each startup packet may ask for others.
+const MAX_EMPTY_POOLS: usize = 64;
 
 /// A pool that clients no longer find.
 #[derive(Debug)]
@@ -175,6 +180,25 @@ impl Pools {
     /// Forgets the pools that `is_done` picks, unless a client has one.
     pub(super) fn forget_unused(&self, is_done: impl Fn(&Pool) -> bool) {
         lock(&self.by_key).retain(|_, pool| Arc::strong_count(pool) > 1 || !is_done(pool));
+    }
+
+    /// Forgets those pools without connections that a role has too many of in one database, the longest unused first.
+    pub(super) fn forget_surplus(&self) {
+        let mut pools = lock(&self.by_key);
+        let mut empty: BTreeMap<(&[u8], &[u8]), Vec<(Instant, &PoolKey)>> = BTreeMap::new();
+        for (key, pool) in pools.iter() {
+            if Arc::strong_count(pool) == 1 && pool.is_abandoned(Duration::ZERO) && !pool.expects_clients() {
+                empty.entry((&key.database, &key.user)).or_default().push((pool.last_used(), key));
+            }
+        }
+        let mut surplus: Vec<PoolKey> = Vec::new();
+        for mut of_role in empty.into_values().filter(|of_role| of_role.len() > MAX_EMPTY_POOLS) {
+            of_role.sort_unstable_by_key(|(used, _)| Reverse(*used));
+            surplus.extend(of_role.drain(MAX_EMPTY_POOLS..).map(|(_, key)| key.clone()));
+        }
+        for key in surplus {
+            pools.remove(&key);
+        }
     }
 
     /// Has `role_auth` followed by another: its pools are no longer found, and their connections closed as they come free.

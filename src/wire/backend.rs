@@ -2,6 +2,8 @@
 //!
 //! Login messages are read with `postgres-protocol` where they arrive.
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use super::cstr;
 use super::frontend::message;
 
@@ -108,6 +110,10 @@ pub(crate) fn values(body: &[u8]) -> Vec<Option<&[u8]>> {
     values
 }
 
+/// Longest list of columns that is kept as it is, in bytes. Of a longer one a digest is: a statement of few bytes may have 1,600 columns,
+/// and they are only compared.
+const MAX_SHAPE_BYTES: usize = 256;
+
 /// The columns of a `RowDescription` as far as a prepared statement must not change them: names and types. Not which
 /// table they come from, and not their format.
 #[must_use]
@@ -122,7 +128,7 @@ pub(crate) fn shape(body: &[u8]) -> Vec<u8> {
         shape.extend_from_slice(&fields[6..16]);
         rest = after;
     }
-    shape
+    if shape.len() > MAX_SHAPE_BYTES { digest(&SHA256, &shape).as_ref().to_vec() } else { shape }
 }
 
 /// Appends `ParseComplete`.
@@ -386,6 +392,23 @@ mod tests {
         let mut out = Vec::new();
         put_error_as_fatal(&mut out, &error[5..], None);
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn many_columns_are_compared_without_being_kept() {
+        let described = |count: u16, last: u8| {
+            let columns = (0..count).flat_map(|nth| {
+                let number = if nth + 1 == count { last } else { 23 };
+                [format!("c{nth}\0").as_bytes(), &[0, 0, 0, 0, 0, 0, 0, 0, 0, number, 0, 4, 0, 0, 0, 0, 0, 0]].concat()
+            });
+            count.to_be_bytes().into_iter().chain(columns).collect::<Vec<_>>()
+        };
+        for count in [1, 20, 1600] {
+            let columns = shape(&described(count, 23));
+            assert!(columns.len() <= MAX_SHAPE_BYTES, "{count}");
+            assert_eq!(columns, shape(&described(count, 23)), "{count}");
+            assert_ne!(columns, shape(&described(count, 25)), "{count}");
+        }
     }
 
     proptest! {

@@ -10,8 +10,8 @@ pub(crate) const LENGTH: usize = 4;
 pub(super) const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
 pub(super) const CANCEL: u32 = 80_877_102;
-/// `MAX_STARTUP_PACKET_LENGTH`: what may follow the length field.
-const MAX_BODY: usize = 10_000;
+/// The longest packet that PostgreSQL reads: `MAX_STARTUP_PACKET_LENGTH`, and the length field.
+pub(crate) const MAX_BYTES: usize = LENGTH + 10_000;
 
 /// Request of a client's opening packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub fn size(bytes: &[u8]) -> Result<Option<usize>, StartupError> {
         return Ok(None);
     };
     let size = u32::from_be_bytes([a, b, c, d]) as usize;
-    if (LENGTH + 4..=LENGTH + MAX_BODY).contains(&size) { Ok(Some(size)) } else { Err(StartupError::Length) }
+    if (LENGTH + 4..=MAX_BYTES).contains(&size) { Ok(Some(size)) } else { Err(StartupError::Length) }
 }
 
 /// Reads one whole opening packet, `packet` being exactly as long as [`size`] said.

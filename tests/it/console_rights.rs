@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::pgferry::{command, program};
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{message, query, startup};
-use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, psql};
+use crate::harness::{Certs, Pgferry, Postgres, ProtocolClient, eventually, psql};
 
 /// Settings that name programs, files, credentials, the upstream, listeners, rules or authentication methods, and a value
 /// that would be taken from the configuration file.
@@ -161,6 +162,27 @@ fn answers_of_the_console_are_not_piled_up() {
     assert!(grown < 16_000, "{grown} kB more than before, of {} kB", count * length / 1000);
     let told = admin.until_ready();
     assert_eq!(told.iter().filter(|message| message.tag == b'C').count(), count);
+}
+
+#[test]
+fn clients_are_served_between_the_commands_of_one_text() {
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let mut admin = ProtocolClient::logged_in(ferry.raw(), "me", "pgferry");
+    let mut client = ferry.session();
+    let (count, answered) = (5_000, AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            admin.send(&query(&"show version;".repeat(count)));
+            while admin.recv().is_some_and(|message| message.tag != b'Z') {
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        eventually("the console has begun", || answered.load(Ordering::Relaxed) > 0);
+        client.query("select 1");
+        let before = answered.load(Ordering::Relaxed);
+        // Each has a description, a row and a tag.
+        assert!(before < 3 * count / 2, "{before} messages came first");
+    });
 }
 
 #[test]

@@ -231,6 +231,17 @@ fn names_that_fill_the_packet_are_passed_on() {
 }
 
 #[test]
+fn a_name_that_no_startup_packet_holds_twice_is_refused_at_once() {
+    let ferry = Pgferry::start(Postgres::shared(), &[]);
+    let mut raw = ferry.raw();
+    // It is the name of the database as well, which pgferry writes out.
+    raw.send(&startup(&[("user", &"u".repeat(6_000))]));
+    let told = raw.read_to_end().last().expect("an error").clone();
+    assert_eq!(told.field(b'C'), "08P01", "{told:?}");
+    assert!(ferry.log().contains("longer than PostgreSQL allows"), "{}", ferry.log());
+}
+
+#[test]
 fn a_server_that_says_nothing_is_left_in_good_order() {
     for parameters in ["sslmode=disable", "sslmode=require", "sslmode=prefer"] {
         // The kernel accepts; nobody ever reads or answers.

@@ -42,12 +42,15 @@ struct Sea {
     narrow: Pgferry,
 }
 
-const STORMS: [Storm; 9] = [
+const STORMS: [Storm; 12] = [
     Storm { name: "different settings reported", count: 15_000, run: reported_settings, place: |sea| &sea.reporting },
     Storm { name: "one setting reported", count: 15_000, run: one_setting_reported, place: |sea| &sea.reporting },
     Storm { name: "names of statements", count: 13_000, run: statement_names, place: |sea| &sea.ferry },
     Storm { name: "names of portals", count: 13_000, run: portal_names, place: |sea| &sea.ferry },
     Storm { name: "startup packets", count: 1_500, run: startup_packets, place: |sea| &sea.ferry },
+    Storm { name: "pools", count: 200, run: pools, place: |sea| &sea.ferry },
+    Storm { name: "names of settings", count: 7_500, run: setting_names, place: |sea| &sea.ferry },
+    Storm { name: "words at the console", count: 50_000, run: console_words, place: |sea| &sea.ferry },
     Storm { name: "silent clients", count: 150, run: silent_clients, place: |sea| &sea.narrow },
     Storm { name: "cancel requests", count: 500, run: cancels, place: |sea| &sea.ferry },
     Storm { name: "lines of the log", count: 1_000, run: log_lines, place: |sea| &sea.ferry },
@@ -175,6 +178,35 @@ fn startup_packets(sea: &Sea, numbers: Range<usize>) {
             ("application_name", &setting),
         ]));
         assert_eq!(raw.read_to_end().last().expect("an error").tag, b'E');
+    }
+}
+
+/// Each client asks for a setting of its own that can't follow it, so that it needs a pool of its own.
+fn pools(sea: &Sea, numbers: Range<usize>) {
+    let more = ",pg_catalog".repeat(800);
+    for nth in numbers {
+        let mut raw = sea.ferry.raw();
+        let path = format!("pg_temp,s{nth}{more}");
+        raw.send(&startup(&[("user", "trust_user"), ("database", "postgres"), ("search_path", &path)]));
+        raw.until_ready();
+    }
+}
+
+/// One text that sets so many settings; the server takes no list as long as that.
+fn setting_names(sea: &Sea, numbers: Range<usize>) {
+    let calls: Vec<_> = numbers.map(|nth| format!("set_config('a.b{nth}','',1=1)")).collect();
+    let told = sea.ferry.session().query(&format!("select {}", calls.join(",")));
+    assert_eq!(told.first().map(|message| message.tag), Some(b'E'));
+}
+
+/// Commands of as many letters, for which others are looked for that are spelled alike.
+fn console_words(sea: &Sea, numbers: Range<usize>) {
+    let mut guest = ProtocolClient::logged_in(sea.ferry.raw(), "me", "pgferry");
+    for start in numbers.clone().step_by(50_000) {
+        let word = "w".repeat((numbers.end - start).min(50_000));
+        for command in [format!("SHOW {word}"), word.clone(), format!("SET {word} = 1")] {
+            assert_eq!(guest.query(&command).first().map(|message| message.tag), Some(b'E'));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod portals;
 
 use std::sync::Arc;
 
+use tokio::task::yield_now;
 use tracing::info;
 
 use super::AdminState;
@@ -121,7 +122,7 @@ impl ConsoleSession<'_> {
     async fn converse(&mut self) -> End {
         loop {
             match self.next().await {
-                Ok(()) => {}
+                Ok(()) => yield_now().await,
                 Err(end) => return end,
             }
         }
@@ -208,6 +209,8 @@ impl ConsoleSession<'_> {
                 Ok((command, outcome)) => {
                     self.put(&command, &outcome);
                     self.send_full().await?;
+                    // A worker serves clients as well, and thousands of commands may have come at once.
+                    yield_now().await;
                 }
                 Err(client_error) => {
                     client_error.put(&mut self.conn.output);

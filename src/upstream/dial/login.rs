@@ -7,11 +7,12 @@ use super::authentication::authenticate;
 use super::incoming::Incoming;
 use super::{DialError, Login};
 use crate::auth::{Credential, Password};
+use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
 use crate::track::ServerParams;
 use crate::track::transaction_block::IDLE;
 use crate::upstream::target::TargetHost;
-use crate::wire::{backend, frontend};
+use crate::wire::{backend, frontend, startup};
 
 /// Result of a login.
 #[derive(Default)]
@@ -33,6 +34,10 @@ pub(super) async fn log_in(
     let params = login.params.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
     let user = [(&b"user"[..], login.user.as_slice())];
     frontend::put_startup(&mut conn.output, minor, user.into_iter().chain(params));
+    if conn.output.len() > startup::MAX_BYTES {
+        conn.output.clear();
+        return Err(too_long());
+    }
     conn.flush().await?;
     let mut incoming = Incoming::new(conn);
     incoming.negotiated(minor).await?;
@@ -69,6 +74,14 @@ async fn session(incoming: &mut Incoming<'_>, credential: Option<Credential>) ->
             }
         }
     }
+}
+
+/// Error for a startup packet that no server reads. PostgreSQL closes the connection without a word, as if it were going down.
+fn too_long() -> DialError {
+    let message = "the startup packet would be longer than PostgreSQL allows";
+    let detail = format!("With all names and settings written out it has more than {} bytes.", startup::MAX_BYTES);
+    let client_error = ClientError::fatal(ErrorSource::Client, sqlstate::PROTOCOL_VIOLATION, message).detail(detail);
+    DialError::Refused(client_error, None)
 }
 
 fn malformed(what: &str) -> DialError {

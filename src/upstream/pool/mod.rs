@@ -384,7 +384,12 @@ impl Pool {
 
     /// Returns whether it has been unused for `span` and has no connection.
     pub(super) fn is_abandoned(&self, span: Duration) -> bool {
-        self.slots.used() == 0 && lock(&self.last_used).elapsed() > span
+        self.slots.used() == 0 && self.last_used().elapsed() >= span
+    }
+
+    /// Time at which a client came last.
+    pub(super) fn last_used(&self) -> Instant {
+        *lock(&self.last_used)
     }
 
     /// Counts a client with a login that is tried upstream, until what is returned is dropped.

@@ -209,6 +209,26 @@ fn memory_of_one_transaction_with_many_sets_is_bounded() {
 }
 
 #[test]
+fn memory_of_columns_that_clients_were_told_is_bounded() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = TRANSACTION[0].start(&postgres);
+    let mut raw = ferry.session();
+    let columns: Vec<_> = (0..1_500).map(|nth| format!("{nth} as c{nth}")).collect();
+    raw.query(&format!("create view wide as select {}", columns.join(",")));
+    let before = ferry.memory();
+    for start in (0..2_000).step_by(20) {
+        let one = |nth: usize| {
+            let name = format!("s{nth}");
+            [parse(&name, "select * from wide"), describe(b'S', &name)].concat()
+        };
+        raw.send(&(start..start + 20).flat_map(one).chain(sync()).collect::<Vec<_>>());
+        raw.until_ready();
+    }
+    let grown = ferry.memory().saturating_sub(before);
+    assert!(grown < GROWTH, "{grown} kB for the columns of 2,000 statements");
+}
+
+#[test]
 fn memory_of_long_names_is_bounded() {
     let postgres = Postgres::start_with(&[]);
     let mut findings = Findings::default();
