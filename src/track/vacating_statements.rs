@@ -5,27 +5,34 @@ use super::client_statements::significant;
 /// Number of such statements that are remembered at a time.
 const MAX_STATEMENTS: usize = 64;
 
-/// Names of a client's prepared statements, each with the database to which it wants no connection.
+/// The client's prepared statements that want a database to be free of connections, the oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct VacatingStatements(Vec<(Box<[u8]>, Box<[u8]>)>);
+pub(crate) struct VacatingStatements(Vec<Vacating>);
+
+/// One of them.
+#[derive(Debug)]
+struct Vacating {
+    name: Box<[u8]>,
+    database: Box<[u8]>,
+}
 
 impl VacatingStatements {
     /// Notes that `name` stands for a statement that wants no connection to `database`, or for another one. Where there are very
     /// many, the oldest is forgotten.
     pub(crate) fn set(&mut self, name: &[u8], database: Option<&[u8]>) {
         let name = significant(name);
-        self.0.retain(|(known, _)| **known != *name);
+        self.0.retain(|known| *known.name != *name);
         let Some(database) = database else { return };
         if self.0.len() == MAX_STATEMENTS {
             self.0.remove(0);
         }
-        self.0.push((name.into(), database.into()));
+        self.0.push(Vacating { name: name.into(), database: database.into() });
     }
 
     /// Returns the database to which the statement with this name wants no connection.
     #[must_use]
     pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.0.iter().find(|(known, _)| **known == *significant(name)).map(|(_, database)| &**database)
+        self.0.iter().find(|known| *known.name == *significant(name)).map(|known| &*known.database)
     }
 }
 
