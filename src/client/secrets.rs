@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::salt_key::SaltKey;
 use crate::auth::scram::{Shape, Verifier};
 use crate::auth::stored::{Kinds, Lookup, Users, userlist};
-use crate::auth::{Password, ProcessKey, Stored};
+use crate::auth::{Credential, Password, ProcessKey, Stored};
 use crate::config::Settings;
 use crate::error::ClientError;
 use crate::file_watch::Reloadable;
@@ -78,6 +78,21 @@ impl Secrets {
             return Lookup::Done(Some(stored.clone()));
         }
         self.auth_query.as_ref().map_or(Lookup::Done(None), |auth_query| auth_query.known(database, user))
+    }
+
+    /// The credential that the settings or the file have for `role`, to log in upstream with where its client brings none. A SCRAM
+    /// verifier is none.
+    pub(crate) async fn credential(&self, role: &[u8]) -> Option<Credential> {
+        let stored = match (self.users.get(role), &self.file) {
+            (Some(stored), _) => stored.clone(),
+            (None, Some(file)) => file.current().await.get(role)?.clone(),
+            (None, None) => return None,
+        };
+        match stored {
+            Stored::Plain(password) => Some(Credential::Password(password)),
+            Stored::Md5(secret) => Some(Credential::Md5(secret)),
+            Stored::Scram(_) => None,
+        }
     }
 
     /// Asks the upstream for the secret of `user` for `database`, if there is one. Cancel-safe.

@@ -111,13 +111,18 @@ impl Settings {
         Ok(())
     }
 
-    /// Returns whether there is anything to log in with for clients that bring no password that could be used.
+    /// Returns whether there is anything to log in with for clients that bring no password that could be used: for all of them, or for
+    /// those of a database.
     fn has_credentials(&self) -> bool {
         self.upstream.url.user.is_some()
+            || self.upstream.url.password.is_some()
+            || self.upstream.force_user.is_some()
             || self.upstream.upstream_password_file.is_some()
             || !self.upstream.password_command.is_empty()
             || self.upstream.passfile.is_some()
             || !self.auth.users.is_empty()
+            || self.auth.auth_file.is_some()
+            || self.databases.values().any(|own| own.has_credentials())
     }
 
     fn rule_error(&self, reader: &Reader<'_>, method: Auth, message: String) -> ConfigError {

@@ -37,12 +37,13 @@ pub(super) fn write(ini: &Ini, out: &mut Toml) {
         out.missing(UNCERTIFIED.to_owned());
     }
     let forced = ini.section("databases").any(|entry| words(&entry.value).is_ok_and(|w| w.contains_key("user")));
-    if method == "trust" && !forced {
+    if method == "trust" && !forced && get("auth_file").is_none() {
         out.comment("\"trust\" needs a user in the URL, or force_user, to log in to PostgreSQL as.");
     }
     // The method "cert" means TLS.
     let all = transports == Transports::All || method == "cert";
-    if listed.is_empty() && all {
+    // TCP clients are trusted by a rule only.
+    if listed.is_empty() && all && method != "trust" {
         out.set("auth_type", &quoted(method));
         return;
     }

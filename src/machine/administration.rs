@@ -4,6 +4,7 @@ use super::from_client::{Incoming, body};
 use super::{Buffers, Machine};
 use crate::track::Request;
 use crate::track::administration::{self, RoleChange};
+use crate::track::message_target::{MessageTarget, target_of};
 use crate::wire::frontend;
 
 /// Effects of the client's work on others' connections, since they were last taken.
@@ -26,15 +27,25 @@ impl Machine<'_> {
         std::mem::take(&mut self.administration.role_change)
     }
 
+    /// Notes the database to which the message wants no connection: by its text, or by that of the statement that it is about to run.
     pub(super) fn note_vacated(&mut self, io: &Buffers<'_>, incoming: Incoming) {
-        let sql = match incoming.request {
-            Request::Query => Some(frontend::query(body(io, incoming))),
-            Request::Parse => frontend::parse(body(io, incoming)).map(|(_, sql)| sql),
+        let body = body(io, incoming);
+        let vacated = match incoming.request {
+            Request::Query => administration::vacated(frontend::query(body), self.client.lexis()),
+            Request::Parse => {
+                let Some((name, sql)) = frontend::parse(body) else { return };
+                let vacated = administration::vacated(sql, self.client.lexis());
+                self.client.vacating.set(name, vacated.as_deref());
+                vacated
+            }
+            Request::Bind => match target_of(frontend::BIND, body) {
+                MessageTarget::Statement { name, .. } => self.client.vacating.get(name).map(<[u8]>::to_vec),
+                _ => None,
+            },
             _ => None,
         };
-        let Some(sql) = sql else { return };
-        if let Some(database) = administration::vacated(sql, self.client.lexis()) {
-            self.administration.vacated = Some(database);
+        if vacated.is_some() {
+            self.administration.vacated = vacated;
         }
     }
 

@@ -13,16 +13,15 @@ const DEFAULT_TEMPLATE: &[u8] = b"template1";
 #[must_use]
 pub(crate) fn vacated(sql: &[u8], lexis: Lexis) -> Option<Vec<u8>> {
     let mut tokens = Tokens::new(sql, lexis);
-    let command = tokens.next()?;
+    let command = tokens.find(|token| *token != Token::Semicolon)?;
     // By far most texts begin otherwise.
     let [drops, alters, creates] = [&b"drop"[..], b"alter", b"create"].map(|word| is(&command, word));
     if !(drops || alters || creates) || !is(&tokens.next()?, b"database") {
         return None;
     }
     let mut name = tokens.next()?;
-    if drops && is(&name, b"if") {
-        tokens.next();
-        name = tokens.next()?;
+    if drops && is(&name, b"if") && tokens.clone().next().is_some_and(|token| is(&token, b"exists")) {
+        name = tokens.nth(1)?;
     }
     let name = identifier(&name)?;
     if drops {
@@ -31,7 +30,7 @@ pub(crate) fn vacated(sql: &[u8], lexis: Lexis) -> Option<Vec<u8>> {
     let statement = tokens.take_while(|token| *token != Token::Semicolon).collect::<Vec<_>>();
     let place_of = |word: &[u8]| statement.iter().position(|token| is(token, word));
     if alters {
-        let moves = place_of(b"rename") == Some(0) || place_of(b"tablespace") == Some(1);
+        let moves = place_of(b"rename") == Some(0) || matches!(place_of(b"tablespace"), Some(0 | 1));
         return moves.then_some(name);
     }
     let Some(at) = place_of(b"template") else { return Some(DEFAULT_TEMPLATE.to_vec()) };
@@ -86,6 +85,9 @@ mod tests {
             ("drop database \"A \"\"b\"\"\"", Some("A \"b\"")),
             ("alter database shop rename to old", Some("shop")),
             ("ALTER DATABASE shop SET TABLESPACE fast", Some("shop")),
+            ("alter database shop tablespace = fast", Some("shop")),
+            ("; ;drop database U&\"sh\\006fp\"", Some("shop")),
+            ("drop database if", Some("if")),
             ("alter database shop set work_mem = '1MB'", None),
             ("alter database shop owner to reader", None),
             ("create database shop", Some("template1")),

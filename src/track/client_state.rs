@@ -14,6 +14,7 @@ use super::sql_effects;
 use super::startup_settings::StartupSettings;
 use super::statements::{ParseContext, ParsedQuery, REPORTED, Statement, StatementCache};
 use super::text_validity::TextValidity;
+use super::vacating_statements::VacatingStatements;
 use crate::wire::{backend, frontend};
 
 /// Settings that neither the meaning nor the result of a statement depends on.
@@ -51,6 +52,8 @@ pub struct ClientState {
     pub names: ClientStatements,
     /// Its unnamed statement.
     pub unnamed: Option<Arc<Unnamed>>,
+    /// Its statements that want a database to be free of connections.
+    pub(crate) vacating: VacatingStatements,
     /// Number of pieces of work that it has had done, each on one connection.
     pub work: u64,
     parse_context: Option<(ServerParams, Arc<ParseContext>)>,
@@ -87,6 +90,7 @@ impl ClientState {
             settings: SettingsTracker::default(),
             names: ClientStatements::default(),
             unnamed: None,
+            vacating: VacatingStatements::default(),
             work: 0,
             parse_context: None,
         }

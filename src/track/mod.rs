@@ -1,6 +1,7 @@
 //! What is known of a client and of a server connection, pure: messages in, decisions out. No sockets, no `async`.
 //!
-//! - [`administration`]: what a client does to databases and roles, which concerns other connections.
+//! - [`administration`]: what a client does to databases and roles, which concerns other connections; [`vacating_statements`]: its
+//!   prepared statements that do.
 //! - [`client_state`]: what a client is to find on whatever connection serves it.
 //! - [`server_state`]: what one connection has.
 //! - [`pipeline`]: what the server still owes, so that a connection changes hands only between answers.
@@ -90,6 +91,7 @@ pub(crate) mod transaction_block;
 mod unicode_name;
 pub(crate) mod unknown_settings;
 pub(crate) mod unnamed_statement;
+pub(crate) mod vacating_statements;
 
 pub use client_state::ClientState;
 pub use lexis::Lexis;

@@ -91,5 +91,4 @@ pub(crate) use dial::{DialError, PasswordPrompt, Secret};
 pub(crate) use pool::lease::Lease;
 pub(crate) use pool::{Pool, PoolKey};
 pub(crate) use pools::Pools;
-pub(crate) use role_auth::RoleAuth;
 pub(crate) use server_side::ServerSide;

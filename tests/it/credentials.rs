@@ -180,6 +180,27 @@ fn a_long_token_is_a_password() {
 }
 
 #[test]
+fn secrets_that_are_stored_log_in_clients_that_bring_none() {
+    let postgres = Postgres::start_with(&[]);
+    let certs = Certs::new();
+    let escaped = PASSWORD.replace('\\', "\\\\").replace('"', "\\\"");
+    let file = certs.write("userlist", &format!("\"md5_user\" \"{}\"\n", PASSWORD.replace('"', "\"\"")));
+    let written = format!("auth_file = \"{file}\"\n[users]\nscram_user = \"{escaped}\"\n");
+    // A user in the URL is who clients are without a secret of their own.
+    for user in ["", "trust_user"] {
+        let own = self::ferry(&postgres, user, &written, &[]);
+        for role in ["scram_user", "md5_user"] {
+            let mut client = log_in(&own, role).expect("in");
+            assert_eq!(client.value("select current_user"), role);
+        }
+    }
+    let forced = ferry(&postgres, "", &format!("force_user = \"scram_user\"\n{written}"), &[]);
+    assert_eq!(log_in(&forced, "anybody").expect("in").value("select current_user"), "scram_user");
+    fresh_connections(&postgres);
+    assert_eq!(log_in(&forced, "md5_user").expect("in").value("select current_user"), "scram_user");
+}
+
+#[test]
 fn somebody_elses_password_is_not_used() {
     let postgres = Postgres::shared();
     let certs = Certs::new();

@@ -215,8 +215,8 @@ fn many_databases_and_users() {
 
 #[test]
 fn sockets_hosts_and_certificates() {
-    let (output, text) = import("socket.ini");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("trust"), "who to be upstream must be added");
+    let (socket, text) = settings("socket.ini");
+    assert_eq!(socket.auth.rules[0].method, Auth::Trust);
     assert!(text.contains("upstream = \"postgres://%2Fvar%2Frun%2Fpostgresql:5432\""), "{text}");
     let (settings, _) = settings("failover.ini");
     let main = settings.of(b"main");
@@ -372,6 +372,18 @@ fn a_file_that_is_missing_is_named_with_the_line_that_includes_it() {
 fn a_database_that_is_called_like_the_console_is_told() {
     let (_, text, _) = import_lines("pgferry = host=db\nshop = host=db", "");
     assert!(text.contains("# [databases] pgferry: clients that name it get the console"), "{text}");
+}
+
+#[test]
+fn trusted_clients_log_in_by_the_files_secrets() {
+    for (databases, access) in [
+        ("* = host=db", "auth_type = trust\nauth_file = /etc/hostname\nlisten_addr = 127.0.0.1"),
+        ("shop = host=db user=app password=pw\nother = host=db user=app", "auth_type = any"),
+    ] {
+        let (_, text, said) = import_lines(databases, access);
+        assert!(text.contains("method = \"trust\""), "{text}");
+        assert!(!said.contains("does not load"), "{said}: {text}");
+    }
 }
 
 #[test]

@@ -27,15 +27,15 @@ impl LoginAttempt<'_> {
         if self.settings.forced_role(self.database).is_some() {
             return Ok(());
         }
-        match &self.shared.settings_of(self.database).upstream.url.user {
-            Some(user) if user.as_bytes() != self.user && !self.settings.auth.users.contains_key(self.user) => {
-                Err(refusal(format!("there is no upstream credential for user \"{role}\"")).hint(format!(
-                    "With the method \"{}\" clients connect as the user of the upstream URL: \"{user}\".",
-                    self.rule.method
-                )))
-            }
-            _ => Ok(()),
+        let Some(user) = &self.shared.settings_of(self.database).upstream.url.user else { return Ok(()) };
+        let has_own = user.as_bytes() == self.user || self.settings.auth.users.contains_key(self.user);
+        if has_own || self.credential(None, self.user).await.is_some() {
+            return Ok(());
         }
+        Err(refusal(format!("there is no upstream credential for user \"{role}\"")).hint(format!(
+            "With the method \"{}\" clients connect as the user of the upstream URL: \"{user}\".",
+            self.rule.method
+        )))
     }
 
     async fn peer(&self) -> Result<(), ClientError> {

@@ -32,7 +32,7 @@ use crate::upstream::limiter::{CheckTurn, SourceLimit, Turn};
 use crate::upstream::quota::QuotaExceeded;
 use crate::upstream::role_auth::{Freshness, PasswordChange};
 use crate::upstream::slots::Slot;
-use crate::upstream::{Pool, RoleAuth, ServerSide};
+use crate::upstream::{Pool, ServerSide};
 use crate::wire::Startup;
 pub(super) use console::authorize;
 pub(crate) use console::{AdminRole, AdminUser};
@@ -120,9 +120,10 @@ pub(crate) async fn log_in(
         Auth::PassThrough => PasswordChange::Unchanged,
         _ => match attempt.authenticate().await? {
             AuthResult::Gone => return Ok(None),
-            // A proof of one user does not log another one in.
-            AuthResult::Given(Some(credential)) if key.user == *user => attempt.role_auth().learn(credential),
-            AuthResult::Given(_) => PasswordChange::Unchanged,
+            AuthResult::Given(given) => match attempt.credential(given, &key.user).await {
+                Some(credential) => shared.server_side.roles.auth(database, &key.user).learn(credential),
+                None => PasswordChange::Unchanged,
+            },
         },
     };
     let mut pool = shared.pools.get(&key);
@@ -322,8 +323,7 @@ impl LoginAttempt<'_> {
             Auth::PassThrough => None,
             _ => match self.authenticate().await? {
                 AuthResult::Gone => return Ok(None),
-                // A proof of one user does not log another one in.
-                AuthResult::Given(credential) => credential.filter(|_| role == self.user),
+                AuthResult::Given(given) => self.credential(given, role).await,
             },
         };
         let secret = self.shared.sessions.secret(startup.negotiated().0)?;
@@ -355,6 +355,15 @@ impl LoginAttempt<'_> {
         match self.rule.method {
             Auth::Scram | Auth::Md5 | Auth::Password => Box::pin(self.stored()).await,
             _ => self.local().await.map(|()| AuthResult::Given(None)),
+        }
+    }
+
+    /// Returns the credential to log in upstream with as `role`: the one that the client's proof has `given`, which is good for its own
+    /// user only, or else a stored one.
+    async fn credential(&self, given: Option<Credential>, role: &[u8]) -> Option<Credential> {
+        match given.filter(|_| role == self.user) {
+            Some(own) => Some(own),
+            None => self.shared.client_auth.load_full().secrets.credential(role).await,
         }
     }
 
@@ -390,10 +399,6 @@ impl LoginAttempt<'_> {
     async fn delay_reply<T>(&mut self, source: &SourceLimit, reply: ClientError) -> Result<T, ClientError> {
         self.shared.counters().wrong_passwords.add();
         challenge::delay_reply(self.conn, self.pending_logins, source, self.deadline, reply).await
-    }
-
-    fn role_auth(&self) -> Arc<RoleAuth> {
-        self.shared.server_side.roles.auth(self.database, self.user)
     }
 
     fn shown_user(&self) -> String {

@@ -1,6 +1,6 @@
 //! Databases that are created, renamed and dropped, and roles that are changed, while pgferry has idle connections.
 
-use crate::harness::protocol_client::{ProtocolClient, extended, query, tags};
+use crate::harness::protocol_client::{ProtocolClient, bind, execute, extended, parse, query, sync, tags};
 use crate::harness::{Pgferry, Postgres, eventually};
 
 fn client(ferry: &Pgferry, database: &str) -> ProtocolClient {
@@ -29,9 +29,31 @@ fn databases_that_were_visited_can_be_dropped_renamed_and_copied() {
             visit("copy");
             visit("template1");
             run(send("create database another"));
-            for database in ["copy", "\"Old shop\"", "another"] {
-                run(send(&format!("drop database if exists {database}")));
+            for database in ["copy", "U&\"Old\\0020shop\"", "another"] {
+                run(send(&format!(";drop database if exists {database}")));
             }
+        }
+    }
+}
+
+#[test]
+fn a_statement_that_drops_a_database_does_so_each_time_it_is_run() {
+    for mode in ["session", "transaction"] {
+        let postgres = Postgres::start_with(&[]);
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", mode]);
+        let mut admin = client(&ferry, "postgres");
+        let run = |admin: &mut ProtocolClient, request: Vec<u8>| {
+            admin.send(&[request, sync()].concat());
+            let answer = admin.until_ready();
+            assert!(!tags(&answer).contains('E'), "{mode}: {answer:?}");
+        };
+        for (name, sql) in [("make", "create database shop"), ("drop", "drop database shop")] {
+            run(&mut admin, parse(name, sql));
+        }
+        for _ in 0..2 {
+            run(&mut admin, [bind("", "make", &[]), execute("", 0)].concat());
+            assert_eq!(client(&ferry, "shop").value("select 1"), "1");
+            run(&mut admin, [bind("", "drop", &[]), execute("", 0)].concat());
         }
     }
 }
