@@ -185,7 +185,7 @@ impl Pools {
     /// Forgets those pools without connections that a role has too many of in one database, the longest unused first.
     pub(super) fn forget_surplus(&self) {
         let mut pools = lock(&self.by_key);
-        let mut empty: BTreeMap<(&[u8], &[u8]), Vec<(Instant, &PoolKey)>> = BTreeMap::new();
+        let mut empty: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (key, pool) in pools.iter() {
             if Arc::strong_count(pool) == 1 && pool.is_abandoned(Duration::ZERO) && !pool.expects_clients() {
                 empty.entry((&key.database, &key.user)).or_default().push((pool.last_used(), key));
