@@ -13,6 +13,9 @@ use super::value::{Type, Value};
 /// How many texts are kept parsed.
 const MOST_TEXTS: usize = 20_000;
 
+/// The first version with functions whose bodies are of SQL's own form.
+const BODIES_OF_SQL: u32 = 14;
+
 type Parsed = Rc<[Rc<Statement>]>;
 
 /// A notification on its way.
@@ -57,7 +60,13 @@ impl Shared {
         if let Some(parsed) = known.get(text) {
             return Ok(Rc::clone(parsed));
         }
-        let parsed: Parsed = match sql::parse(text, escapes) {
+        let has_bodies = self.version >= BODIES_OF_SQL;
+        let understood = sql::parse(text, escapes).and_then(|statements| {
+            let is_bodied = statements.iter().any(|statement| matches!(statement, Statement::CreateFunction(_)));
+            let unknown = || Report::error("42601", "syntax error at or near \"begin\"");
+            if is_bodied && !has_bodies { Err(unknown()) } else { Ok(statements) }
+        });
+        let parsed: Parsed = match understood {
             Ok(statements) => statements.into_iter().map(Rc::new).collect(),
             Err(error) => {
                 if self.unparsed.len() < 100 {
