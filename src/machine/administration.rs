@@ -38,7 +38,7 @@ impl Machine<'_> {
                 self.client.vacating.set(name, vacated.as_deref());
                 vacated
             }
-            Request::Bind => match target_of(frontend::BIND, body) {
+            Request::Bind if !self.client.vacating.is_empty() => match target_of(frontend::BIND, body) {
                 MessageTarget::Statement { name, .. } => self.client.vacating.get(name).map(<[u8]>::to_vec),
                 _ => None,
             },

@@ -297,7 +297,7 @@ impl Machine<'_> {
         let Some(told) = unnamed.described() else { return Prepare::Ready(()) };
         let compared = self.compare_columns(io, unnamed.id, "", told);
         if let Prepare::Refused(_) = compared {
-            // It is asked anew next time, for the same reason.
+            // It is asked anew next time: the tables may be changed back where pgferry does not see it.
             self.server.unnamed_columns = None;
         }
         compared

@@ -14,7 +14,7 @@ impl StatementIds {
     /// Numbers above one that is this process's own, made of these `random` bytes: behind a pooler that lends its sessions
     /// to several pgferrys the name of one's statement is none of another's.
     #[must_use]
-    pub fn apart(random: &[u8]) -> Self {
+    pub fn with_random_start(random: &[u8]) -> Self {
         // 48 bits: short enough for a name, and two processes hardly ever come to the same number.
         let start = random.iter().take(6).fold(0, |start, &byte| (start << 8) | u64::from(byte));
         Self { last: AtomicU64::new(start), ..Self::default() }

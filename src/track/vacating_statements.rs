@@ -29,6 +29,12 @@ impl VacatingStatements {
         self.0.push(Vacating { name: name.into(), database: database.into() });
     }
 
+    /// Returns whether there is none, as in nearly every session.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the database to which the statement with this name wants no connection.
     #[must_use]
     pub(crate) fn get(&self, name: &[u8]) -> Option<&[u8]> {

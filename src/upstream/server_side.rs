@@ -82,7 +82,7 @@ impl ServerSide {
         ceiling: usize,
     ) -> Arc<Self> {
         let now = settings.load_full();
-        let statement_ids = Arc::new(StatementIds::apart(key.mac(&[b"numbers of statements"]).bytes()));
+        let statement_ids = Arc::new(StatementIds::with_random_start(key.mac(&[b"numbers of statements"]).bytes()));
         Arc::new(Self {
             config: ActiveConfig::new(settings, upstream_targets),
             roles: Roles::default(),
