@@ -25,13 +25,16 @@ pub fn is_stateless(sql: &[u8]) -> bool {
         at += 1;
         match KINDS[usize::from(byte)] {
             Kind::Letter => {
-                let mut has_underscore = byte == b'_';
-                while let Some(&b) = sql.get(at)
-                    && is_word(b)
-                {
-                    has_underscore |= b == b'_';
+                let mut marks = WORD[usize::from(byte)];
+                for &byte in &sql[at..] {
+                    let mark = WORD[usize::from(byte)];
+                    if mark == NO_WORD {
+                        break;
+                    }
+                    marks |= mark;
                     at += 1;
                 }
+                let has_underscore = marks & UNDERSCORE != 0;
                 let word = &sql[from..at];
                 let harmless = if begun {
                     // Most words need no closer look.
@@ -103,6 +106,29 @@ pub(super) fn may_name_state(name: &[u8]) -> bool {
 fn may_be_advisory(word: &[u8]) -> bool {
     word.get(b"advisor".len()..).is_some_and(|end| end.windows(2).any(|two| matches!(two, b"y_" | b"Y_")))
 }
+
+/// Mark of a byte that ends a word.
+const NO_WORD: u8 = 0;
+
+/// Mark of an underscore; that of every other byte of a word is none of its bits.
+const UNDERSCORE: u8 = 2;
+
+/// Marks of bytes in words.
+const WORD: [u8; 256] = {
+    let mut marks = [NO_WORD; 256];
+    let mut byte = u8::MAX;
+    loop {
+        marks[byte as usize] = match byte {
+            b'_' => UNDERSCORE,
+            _ if is_word(byte) => 1,
+            _ => NO_WORD,
+        };
+        if byte == 0 {
+            break marks;
+        }
+        byte -= 1;
+    }
+};
 
 /// Kinds of bytes outside words.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -318,8 +318,8 @@ fn begins_word(byte: u8) -> bool {
 }
 
 /// A byte that may stand inside an unquoted name; bytes above ASCII count as letters, as in PostgreSQL's scanner.
-pub(super) fn is_word(byte: u8) -> bool {
-    WORD[usize::from(byte)]
+pub(super) const fn is_word(byte: u8) -> bool {
+    WORD[byte as usize]
 }
 
 /// [`is_word`] of every byte: texts are walked byte by byte.
