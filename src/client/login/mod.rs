@@ -56,6 +56,8 @@ pub(crate) struct SessionStart {
     pub pool: Arc<Pool>,
     /// The settings that it begins with.
     pub greeting: Arc<Greeting>,
+    /// The mode in which it is served.
+    pub mode: Mode,
     /// Other settings of its startup packet.
     pub settings: StartupSettings,
     /// Key that cancels its queries.
@@ -112,15 +114,15 @@ pub(crate) async fn log_in(
     };
     let mut attempt = LoginAttempt { shared, conn, pending_logins, settings, deadline, rule, database, user };
     if replication != Replication::None {
-        let dedicated = attempt.dedicated(&parsed_startup.startup, &key.user, replication).await?;
+        let dedicated = Box::pin(attempt.dedicated(&parsed_startup.startup, &key.user, replication)).await?;
         return Ok(dedicated.map(|dedicated| AuthOutcome::Dedicated(Box::new(dedicated))));
     }
     // A client that only connects leaves no pool behind.
     let password = match rule.method {
         Auth::PassThrough => PasswordChange::Unchanged,
-        _ => match attempt.authenticate().await? {
+        _ => match Box::pin(attempt.authenticate()).await? {
             AuthResult::Gone => return Ok(None),
-            AuthResult::Given(given) => match attempt.credential(given, &key.user).await {
+            AuthResult::Given(given) => match Box::pin(attempt.credential(given, &key.user)).await {
                 Some(credential) => shared.server_side.roles.auth(database, &key.user).learn(credential),
                 None => PasswordChange::Unchanged,
             },
@@ -130,7 +132,7 @@ pub(crate) async fn log_in(
     pool.touch(connected_at);
     let entered = match rule.method {
         Auth::PassThrough => PassThrough { attempt: &mut attempt, pool: &pool, password_given: false }.run().await,
-        _ => recheck_before_login(shared, &pool, settings, deadline, password).await.map(|()| true),
+        _ => Box::pin(recheck_before_login(shared, &pool, settings, deadline, password)).await.map(|()| true),
     };
     if pool.role_auth.succession().is_some() {
         // The role has turned out to have another password, or to be another one.
@@ -154,12 +156,13 @@ pub(crate) async fn log_in(
     if settings.log.log_connections {
         attempt.log();
     }
-    if shared.settings_of(database).pool.pool_mode == Mode::Session {
+    let mode = shared.settings_of(database).pool.pool_mode;
+    if mode == Mode::Session {
         pool.let_return().await;
     }
     let secret = shared.sessions.secret(parsed_startup.startup.negotiated().0)?;
     let settings = parsed_startup.settings.clone();
-    Ok(Some(AuthOutcome::Session(SessionStart { pool, greeting, settings, secret, place })))
+    Ok(Some(AuthOutcome::Session(SessionStart { pool, greeting, mode, settings, secret, place })))
 }
 
 /// The place of a client among those of `user`, which it has logged in as; `None` where these are not limited.

@@ -1,7 +1,6 @@
 //! A plain request's way to the server, and its answer's way back: one write and one read on either side. Where anything
 //! else comes, a machine takes over.
 
-use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -13,34 +12,35 @@ use crate::machine::plain_request::{PlainProgress, PlainRequest};
 use crate::net::Conn;
 use crate::upstream::pool_stats::LocalStats;
 
+/// A plain request that is under way.
+#[derive(Debug)]
+pub(crate) struct PlainExchange {
+    request: PlainRequest,
+    progress: PlainProgress,
+    /// It has begun to time the query.
+    tally: LocalStats,
+}
+
 impl<'a> Pairing<'a> {
-    /// Returns the pairing, and the plain request that the client has sent, if there is that and no more, with nothing under way
-    /// besides. The pairing is not lent for that: a task would keep room for it beside what it becomes.
-    pub(crate) fn classified(self) -> (Self, Option<PlainRequest>) {
+    /// Returns the plain request that the client has sent, if there is that and no more, with nothing under way besides.
+    pub(crate) fn plain_request(&self) -> Option<PlainRequest> {
         let (client, server) = (&*self.client, &*self.server.conn);
-        let at_rest = client.is_flushed() && server.is_flushed() && server.input.is_empty();
-        let (state, server_state) = (&*self.state, &*self.server_state);
-        let read = || PlainRequest::read(&client.input, self.context.mode, state, server_state, &self.preparation);
-        let request = if at_rest { read() } else { None };
-        (self, request)
+        let is_at_rest = client.is_flushed() && server.is_flushed() && server.input.is_empty();
+        let read =
+            || PlainRequest::read(&client.input, self.context.mode, self.state, self.server_state, &self.preparation);
+        if is_at_rest { read() } else { None }
     }
 
-    /// Sends the plain request at `now`, and its answer back; a machine takes over where something else comes, or is in the way.
-    pub(crate) fn run_plain(mut self, request: PlainRequest, now: Instant) -> impl Future<Output = Outcome> + use<'a> {
+    /// The client and the connection are about to work on `request` at `now`.
+    pub(crate) fn begin_plain(&mut self, request: PlainRequest, now: Instant) -> PlainExchange {
         let mut tally = LocalStats::default();
-        let mut progress = PlainRequest::begin(self.state, self.server_state);
+        let progress = PlainRequest::begin(self.state, self.server_state);
         tally.begins(now);
         match self.shown_at_first() {
             Shown::Running => self.server.set_running(self.shared, self.handle, now),
             Shown::Preparing | Shown::Idle => self.handle.set_preparing(now),
         }
-        async move {
-            if poll_fn(|cx| self.poll_plain(cx, &request, &mut progress)).await {
-                self.finish_plain(request, tally)
-            } else {
-                Box::pin(self.go_on(tally, progress)).await
-            }
-        }
+        PlainExchange { request, progress, tally }
     }
 
     /// A cancel request that comes before the connection is known to be alive is kept.
@@ -48,8 +48,10 @@ impl<'a> Pairing<'a> {
         if self.preparation.is_probe() { Shown::Preparing } else { Shown::Running }
     }
 
-    /// Ready once the client has all of the answer, or something else has come.
-    fn poll_plain(&mut self, cx: &mut Context<'_>, request: &PlainRequest, progress: &mut PlainProgress) -> Poll<bool> {
+    /// Sends the request, and its answer back. Ready once the client has all of the answer, or, with `false`, where a machine takes
+    /// over ([`Pairing::go_on`]), since something else has come or is in the way.
+    pub(crate) fn poll_plain(&mut self, cx: &mut Context<'_>, exchange: &mut PlainExchange) -> Poll<bool> {
+        let PlainExchange { request, progress, .. } = exchange;
         if *progress == PlainProgress::Sent(0) && !self.send_plain(cx, request, progress) {
             return Poll::Ready(false);
         }
@@ -85,7 +87,8 @@ impl<'a> Pairing<'a> {
     }
 
     /// The client has its answer, and the connection can be given back.
-    fn finish_plain(&mut self, request: PlainRequest, mut tally: LocalStats) -> Outcome {
+    pub(crate) fn finish_plain(&mut self, exchange: PlainExchange) -> Outcome {
+        let PlainExchange { request, mut tally, .. } = exchange;
         let now = Instant::now();
         add_messages(&mut tally, &request.counts());
         let timings = &self.shared.counters().timings;
@@ -103,13 +106,14 @@ impl<'a> Pairing<'a> {
         Outcome { ready: Some(now), end: End::Machine(machine::End::Settled), remains }
     }
 
-    /// Goes on with a machine that has come as far as `progress`; `tally` has begun to time the query.
-    async fn go_on(self, tally: LocalStats, progress: PlainProgress) -> Outcome {
+    /// Goes on with a machine that has come as far as `exchange`.
+    pub(crate) fn go_on(self, exchange: PlainExchange) -> impl Future<Output = Outcome> + use<'a> {
+        let PlainExchange { progress, tally, .. } = exchange;
         let shown = self.shown_at_first();
         let mut relay = Relay { tally, shown, ..self.relay() };
         let (machine, mut io) = relay.parts();
         let opened = progress.catch_up(machine, &mut io).map_err(End::from);
-        relay.run_opened(opened).await
+        relay.run_opened(opened)
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Progress {
     Answered,
     /// The server has not come to it: the connection was dead or could not be reset.
     Unanswered,
+    /// The server has not come to it, and the client has cancelled it.
+    Cancelled,
 }
 
 /// Returns what a relay that ended with `end` has made of the client's request.

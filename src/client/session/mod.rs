@@ -125,9 +125,8 @@ impl<'a> Session<'a> {
         admitted: login::SessionStart,
         connected_at: Instant,
     ) -> (Self, RegistrationGuard<'a>) {
-        let login::SessionStart { pool, greeting, settings, secret, place } = admitted;
+        let login::SessionStart { pool, greeting, mode, settings, secret, place } = admitted;
         // Its backend's pid is a client's own in session mode: other sessions see it in pg_locks and pg_stat_activity.
-        let mode = shared.settings_of(&pool.key.database).pool.pool_mode;
         let tentative = if mode == Mode::Session { pool.reserve_idle(&greeting.wanted) } else { None };
         let backend = tentative.as_ref().map(TentativeLease::pid);
         let target = SessionTarget::Pool(Arc::clone(&pool));
@@ -285,56 +284,80 @@ impl<'a> Session<'a> {
     async fn work(&mut self, settings: &Settings) -> Result<(), SessionEnd> {
         self.state.work += 1;
         for _ in 0..MAX_DEAD_CONNS {
-            let (mut lease, now) = match self.acquire_fit(settings).await {
-                Acquired::Lease(lease, now) => (lease, now),
+            let refusal = match self.acquire_fit(settings).await {
+                Acquired::Lease(lease, now) => match self.work_on(lease, settings, now).await? {
+                    Progress::Answered => return Ok(()),
+                    Progress::Unanswered => {
+                        debug!(client = self.handle.id, "the request goes to another connection");
+                        continue;
+                    }
+                    Progress::Cancelled => cancelled(),
+                },
                 Acquired::ClientGone => return Err(SessionEnd::Quiet),
                 Acquired::Stopping => return Err(SessionEnd::Tell(shutdown())),
                 Acquired::Killed => return Err(SessionEnd::Tell(killed())),
-                Acquired::Cancelled => return self.refuse(&cancelled()).await,
-                Acquired::Failed(error) => return self.refuse(&error.client_error()).await,
+                Acquired::Cancelled => cancelled(),
+                Acquired::Failed(error) => error.client_error(),
             };
-            let preparation = self.prepare(&lease, settings, now);
-            let Self { shared, handle, conn, state, .. } = self;
-            let pairing = Pairing::new(shared, conn, &mut lease, handle, state, preparation, settings);
-            let (pairing, plain) = pairing.classified();
-            // Each way's future takes the room of the other. All of it stays below the kilobyte that the allocator has at hand.
-            let outcome = match plain {
-                Some(request) => pairing.run_plain(request, now).await,
-                None => pairing.relay().run(now).await,
-            };
-            let after = match end::after(&outcome.end) {
-                Ok(Progress::Unanswered) if !self.has_request() => Ok(Progress::Answered),
-                after => after,
-            };
-            // From here on a cancel request has nothing to hit there; one that is under way closes the gate.
-            let was_cancelled = match after {
-                Ok(Progress::Unanswered) => self.handle.set_unconnected(),
-                Ok(Progress::Answered) | Err(_) => {
-                    self.handle.set_idle(&self.state);
-                    false
-                }
-            };
-            let cut = outcome.remains.cut;
-            checkin::check_in(self.shared, settings, lease, outcome);
-            match after {
-                // Whatever is sent behind half a message would be taken for its other half.
-                Err(SessionEnd::Tell(client_error)) if cut => {
-                    warn!(client = self.handle.id, "ended a session in the middle of a message: {client_error}");
-                    return Err(SessionEnd::Quiet);
-                }
-                Ok(Progress::Answered) => return Ok(()),
-                Ok(Progress::Unanswered) if was_cancelled => return self.refuse(&cancelled()).await,
-                Ok(Progress::Unanswered) => debug!(client = self.handle.id, "the request goes to another connection"),
-                Err(end) => return Err(end),
-            }
+            return self.refuse(&refusal).await;
         }
         Err(SessionEnd::Tell(lost()))
+    }
+
+    /// Works on `lease`, which the client is given at `now`, and gives it back.
+    async fn work_on(&mut self, mut lease: Lease, settings: &Settings, now: Instant) -> Result<Progress, SessionEnd> {
+        let outcome = {
+            let mut pairing = self.pair(&mut lease, settings, now);
+            match pairing.plain_request() {
+                // Boxed, since most requests get along without a machine.
+                None => Box::pin(pairing.relay().run(now)).await,
+                Some(request) => {
+                    let mut exchange = pairing.begin_plain(request, now);
+                    if poll_fn(|cx| pairing.poll_plain(cx, &mut exchange)).await {
+                        pairing.finish_plain(exchange)
+                    } else {
+                        Box::pin(pairing.go_on(exchange)).await
+                    }
+                }
+            }
+        };
+        let after = match end::after(&outcome.end) {
+            Ok(Progress::Unanswered) if !self.has_request() => Ok(Progress::Answered),
+            after => after,
+        };
+        // From here on a cancel request has nothing to hit there; one that is under way closes the gate.
+        let was_cancelled = match after {
+            Ok(Progress::Unanswered) => self.handle.set_unconnected(),
+            Ok(Progress::Answered | Progress::Cancelled) | Err(_) => {
+                self.handle.set_idle(&self.state);
+                false
+            }
+        };
+        let cut = outcome.remains.cut;
+        checkin::check_in(self.shared, settings, lease, outcome);
+        match after {
+            // Whatever is sent behind half a message would be taken for its other half.
+            Err(SessionEnd::Tell(client_error)) if cut => {
+                warn!(client = self.handle.id, "ended a session in the middle of a message: {client_error}");
+                Err(SessionEnd::Quiet)
+            }
+            Ok(Progress::Unanswered) if was_cancelled => Ok(Progress::Cancelled),
+            after => after,
+        }
     }
 
     /// Returns whether the client has a request: a connection may have ended behind its last answer.
     fn has_request(&mut self) -> bool {
         let limit = max_text_bytes(self.conn.input.capacity());
         matches!(first_request(&mut self.conn.input, limit), FirstRequest::There)
+    }
+
+    /// Joins the client with `lease`, which it is given at `now`. Not part of [`Session::work`], which would keep what goes into the
+    /// pairing beside that.
+    fn pair<'b>(&'b mut self, lease: &'b mut Lease, settings: &Settings, now: Instant) -> Pairing<'b> {
+        let preparation = self.prepare(lease, settings, now);
+        let Self { shared, handle, conn, state, .. } = self;
+        Pairing::new(shared, conn, lease, handle, state, preparation, settings)
     }
 
     /// Prepares `lease`, which the client is given at `now`, for its first message.
