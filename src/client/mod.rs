@@ -55,7 +55,7 @@ pub(crate) use login::{AdminRole, AdminUser};
 use login::{AuthOutcome, SessionStart};
 use predecessor::Predecessor;
 use sessions::Sessions;
-use startup_cache::StartupCache;
+use startup_cache::{ParsedStartup, StartupCache};
 use tls_incapable::TlsIncapable;
 
 /// Longest time that a farewell may take to arrive.
@@ -166,25 +166,11 @@ async fn greet(
     connected_at: Instant,
 ) -> Result<Option<AuthOutcome>, ClientError> {
     let settings = shared.server_side.config.settings.load_full();
-    let limit = settings.timeouts.client_login_timeout;
     if place.is_none() {
-        *place = shared.client_slots.take().await;
+        *place = Box::pin(shared.client_slots.take()).await;
     }
-    let hello = {
-        let mut hello = pin!(handshake::handshake(conn, shared));
-        // Mostly all that it needs is there, and no clock need be wound up.
-        match poll_once(hello.as_mut()).await {
-            Poll::Ready(hello) => Ok(Some(hello)),
-            Poll::Pending => {
-                let pending_logins = shared.client_slots.pending_logins(place.as_ref());
-                tokio::time::timeout_at((connected_at + limit).into(), pending_logins.wait(hello)).await
-            }
-        }
-    };
-    let Some(hello) = hello.map_err(|_| login::timed_out(limit))? else {
-        return Err(client_slots::evicted());
-    };
-    match hello? {
+    let hello = meet(shared, conn, place.as_ref(), connected_at, settings.timeouts.client_login_timeout).await?;
+    match hello {
         Hello::Gone => Ok(None),
         Hello::Cancel { pid, secret } => {
             let source = shared.server_side.logins.limiter.of(conn.stream());
@@ -204,20 +190,49 @@ async fn greet(
         Hello::Startup(_) if shared.drain.phase() >= Phase::Closed => Err(shutting_down()),
         Hello::Startup(_) if place.is_none() => Err(shared.client_slots.none_left()),
         Hello::Startup(parsed_startup) => {
-            let pending_logins = shared.client_slots.pending_logins(place.as_ref());
-            let login = login::log_in(shared, conn, pending_logins, &parsed_startup, &settings, connected_at);
-            let mut login = pin!(login);
-            // Mostly it waits for nothing.
-            if let Poll::Ready(outcome) = poll_once(login.as_mut()).await {
-                return outcome;
-            }
-            tokio::select! {
-                biased;
-                outcome = login => outcome,
-                () = shared.drain.reached(Phase::Draining) => Err(shutting_down()),
-            }
+            log_in(shared, conn, place.as_ref(), &parsed_startup, &settings, connected_at).await
         }
     }
+}
+
+/// Logs a client in that may become a session's, unless the process is to end first. Apart from [`greet`], as [`meet`] is.
+async fn log_in(
+    shared: &Arc<Shared>,
+    conn: &mut Conn,
+    place: Option<&ClientSlot>,
+    parsed_startup: &ParsedStartup,
+    settings: &Settings,
+    connected_at: Instant,
+) -> Result<Option<AuthOutcome>, ClientError> {
+    let pending_logins = shared.client_slots.pending_logins(place);
+    let mut login = pin!(login::log_in(shared, conn, pending_logins, parsed_startup, settings, connected_at));
+    // Mostly it waits for nothing.
+    if let Poll::Ready(outcome) = poll_once(login.as_mut()).await {
+        return outcome;
+    }
+    tokio::select! {
+        biased;
+        outcome = login => outcome,
+        () = Box::pin(shared.drain.reached(Phase::Draining)) => Err(shutting_down()),
+    }
+}
+
+/// Receives what a client wants, within `limit` of when it connected. Apart from [`greet`], so that a login takes the room of this.
+async fn meet(
+    shared: &Arc<Shared>,
+    conn: &mut Conn,
+    place: Option<&ClientSlot>,
+    connected_at: Instant,
+    limit: Duration,
+) -> Result<Hello, ClientError> {
+    let mut hello = pin!(handshake::handshake(conn, shared));
+    // Mostly all that it needs is there, and no clock need be wound up.
+    if let Poll::Ready(hello) = poll_once(hello.as_mut()).await {
+        return hello;
+    }
+    let waited = shared.client_slots.pending_logins(place).wait(hello);
+    let hello = Box::pin(tokio::time::timeout_at((connected_at + limit).into(), waited)).await;
+    hello.map_err(|_| login::timed_out(limit))?.ok_or_else(client_slots::evicted)?
 }
 
 /// Polls `future` once: where it needs not wait, no clock or watch has to be set for it.
