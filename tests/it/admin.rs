@@ -155,10 +155,7 @@ fn the_log_tells_now_and_then_what_happens() {
 #[test]
 fn health_says_why_not() {
     let mut postgres = Postgres::start_with(&[]);
-    let mut asked = Asked::start(
-        &postgres.url(),
-        &[("PGFERRY_QUERY_WAIT_TIMEOUT", "200ms"), ("PGFERRY_CLIENT_LOGIN_TIMEOUT", "200ms")],
-    );
+    let mut asked = Asked::start(&postgres.url(), &[("PGFERRY_QUERY_WAIT_TIMEOUT", "200ms")]);
     assert_eq!(asked.ferry.session().value("select 1"), "1");
     for path in ["/startup", "/live", "/ready"] {
         assert_eq!(asked.get(path).0, 200, "{path}");
