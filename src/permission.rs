@@ -1,9 +1,12 @@
 //! Errors of the system about a file or an address, with the user they hold for and the remedy where permission is denied.
 
 use std::fmt::Display;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use nix::libc;
 use nix::unistd::{getegid, geteuid};
 
 /// Attempts that permissions may forbid.
@@ -23,11 +26,22 @@ pub(crate) enum Attempt {
 #[must_use]
 pub(crate) fn describe(attempt: Attempt, place: &dyn Display, error: &io::Error) -> String {
     let place = place.to_string();
-    if !matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {
-        return format!("{place}: {error}");
-    }
     let (uid, gid) = (geteuid(), getegid());
     let path = Path::new(&place);
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {}
+        io::ErrorKind::ReadOnlyFilesystem => {
+            return format!(
+                "{place}: {error}\n  hint: mount a writable volume there, such as one in memory, or listen elsewhere: --listen"
+            );
+        }
+        _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            return format!(
+                "{place}: {error}\n  hint: raise the limit on open files: ulimit -n, or LimitNOFILE= of the unit"
+            );
+        }
+        _ => return format!("{place}: {error}"),
+    }
     let make = |dir: &Path| {
         let dir = dir.display();
         format!(
@@ -44,7 +58,12 @@ pub(crate) fn describe(attempt: Attempt, place: &dyn Display, error: &io::Error)
         Attempt::Listen if !path.is_absolute() => {
             "choose a port from 1024 on, or give pgferry the capability CAP_NET_BIND_SERVICE".to_owned()
         }
-        Attempt::Listen => make(path.parent().unwrap_or(path)),
+        Attempt::Listen => match fs::symlink_metadata(path) {
+            Ok(file) if file.uid() != uid.as_raw() => {
+                format!("it belongs to uid {}: run as that user, or remove it if its owner has gone", file.uid())
+            }
+            _ => make(path.parent().unwrap_or(path)),
+        },
         Attempt::MakeDirectory => make(path),
     };
     format!("{place}: {error}: pgferry runs as uid {uid}, gid {gid}\n  hint: {remedy}")
@@ -73,6 +92,16 @@ mod tests {
             let said = denied(attempt, place);
             assert!(said.starts_with(place) && said.contains(&user) && said.contains(part), "{said}");
         }
+    }
+
+    #[test]
+    fn what_no_directory_would_help_has_its_own_remedy() {
+        for (errno, part) in [(nix::libc::EROFS, "volume"), (nix::libc::EMFILE, "ulimit -n")] {
+            let said = describe(Attempt::Listen, &"/run/pgferry/s", &io::Error::from_raw_os_error(errno));
+            assert!(said.contains(part) && !said.contains("install -d"), "{said}");
+        }
+        let said = denied(Attempt::Listen, "/proc/1/status");
+        assert!(geteuid().is_root() || said.contains("belongs to uid 0"), "{said}");
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Options {
             std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))),
         )?;
-        let file = self.config.clone().or_else(|| std::env::var_os("PGFERRY_CONFIG").map(PathBuf::from));
+        let file = self.config.clone().or_else(|| named_file("PGFERRY_CONFIG"));
         if let Some(file) = file {
             written.file(&file)?;
         }
@@ -121,4 +121,9 @@ impl Options {
         }
         Ok(written)
     }
+}
+
+/// The file that a variable of the environment names. One that is empty names none, as where a template has nothing to put there.
+fn named_file(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|name| !name.is_empty()).map(PathBuf::from)
 }

@@ -10,7 +10,7 @@ use super::cancel_key::CancelKey;
 use super::session_handle::{SessionHandle, SessionPhase};
 use super::sessions::Sessions;
 use crate::error::{ClientError, ErrorSource, sqlstate};
-use crate::upstream::limiter::SourceLimit;
+use crate::upstream::limiter::{CancelTurn, SourceLimit};
 use crate::upstream::{ServerSide, cancel};
 
 impl Sessions {
@@ -37,22 +37,27 @@ impl Shared {
     pub(super) async fn cancel(&self, source: &SourceLimit, pid: i32, secret: &[u8]) {
         let session = self.sessions.find(pid);
         let lane = source.cancels_for(session.as_ref().map(|handle| handle.id));
-        let turn = lane.turn().await;
-        // It may have ended meanwhile, or begun.
-        let handle = self.sessions.find_by_key(pid, secret).filter(|_| turn.is_some());
-        if let Some(handle) = handle {
-            drop(turn);
-            handle.cancel(&self.server_side).await;
-            return;
-        }
-        // What the predecessor knows is counted as well: a guess costs as much as without one.
-        lane.count();
-        let may_ask = turn.is_some();
-        drop(turn);
-        if !(may_ask && self.cancel_at_predecessor(pid, secret).await) {
+        let cancelled = match lane.turn().await {
+            Some(turn) => self.cancel_in_turn(turn, pid, secret).await,
+            None => false,
+        };
+        if !cancelled {
             debug!(pid, "a cancel request without a session, with a wrong key, or one too many");
             self.counters().wrong_cancels.add();
         }
+    }
+
+    /// Returns whether there is such a session.
+    async fn cancel_in_turn(&self, turn: CancelTurn, pid: i32, secret: &[u8]) -> bool {
+        // It may have ended meanwhile, or begun.
+        if let Some(handle) = self.sessions.find_by_key(pid, secret) {
+            drop(turn);
+            handle.cancel(&self.server_side).await;
+            return true;
+        }
+        // What the predecessor knows is counted as well: a guess costs as much as without one.
+        turn.count();
+        self.cancel_at_predecessor(pid, secret).await
     }
 
     /// As [`Shared::cancel`], for a process that has replaced this one and has looked at the source. Returns whether there is

@@ -10,6 +10,7 @@ use crate::track::parameter_cache::Greeting;
 use crate::track::server_state::UsedBy;
 use crate::track::startup_settings::StartupSettings;
 use crate::track::{Clean, Pins, Pipeline, RequestedParams, params};
+use crate::upstream::pool::Patience;
 use crate::upstream::{Lease, Pool, own_statements};
 
 /// The number of the client for which pgferry uses a connection on its own behalf. Session numbers don't get there.
@@ -88,7 +89,8 @@ async fn first_lease(
     asked: &RequestedParams,
     deadline: tokio::time::Instant,
 ) -> Result<Lease, ClientError> {
-    let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
+    let limit = deadline.saturating_duration_since(tokio::time::Instant::now());
+    let patience = Patience { limit, setting: "client_login_timeout" };
     pool.checkout(asked, Instant::now(), patience).await.map_err(|error| error.client_error().into_fatal())
 }
 

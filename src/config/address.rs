@@ -5,11 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{self as unix, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::socket_path::{abstract_socket_name, socket_path};
-use super::url::Upstream;
+use super::url::{Endpoint, Host, Upstream};
 use super::value::Listen;
 use crate::net::connect_within;
 
@@ -39,6 +39,25 @@ impl ClientAddress {
     #[must_use]
     pub fn all(listen: &[Listen], ports: &[u16]) -> Vec<Self> {
         each_once(listen.iter().flat_map(|listen| ports.iter().map(|port| Self::of(listen, *port))))
+    }
+
+    /// Returns whether connections to `endpoint` come here. A name is taken for an address only if it is `localhost`.
+    pub(super) fn is_at(&self, endpoint: &Endpoint) -> bool {
+        match (self, &endpoint.host) {
+            (Self::File(path), Host::Unix(dir, port)) => {
+                let real = |path: PathBuf| match (path.parent().map(Path::canonicalize), path.file_name()) {
+                    (Some(Ok(dir)), Some(name)) => dir.join(name),
+                    _ => path,
+                };
+                real(path.clone()) == real(socket_path(dir, *port))
+            }
+            (Self::Tcp(own), Host::Tcp(name, port)) if own.port() == *port => {
+                let name = if name == "localhost" { "127.0.0.1" } else { name };
+                let to = endpoint.address.or_else(|| name.parse().ok()).map(|to| to.to_canonical());
+                to.is_some_and(|to| to == own.ip().to_canonical() || (own.ip().is_unspecified() && to.is_loopback()))
+            }
+            _ => false,
+        }
     }
 
     /// Connects to a unix or abstract socket within `limit`.

@@ -5,6 +5,7 @@ use super::reader::Reader;
 use super::rule::Rule;
 use super::settings::Settings;
 use super::value::{Auth, ClientTls, Listen};
+use super::written_value::Value;
 
 /// The names of the console, where clients put the database's. The second is what PgBouncer's tools ask for.
 pub(crate) const CONSOLE: [&str; 2] = ["pgferry", "pgbouncer"];
@@ -27,13 +28,33 @@ impl Settings {
         if let Some(name) = CONSOLE.iter().find(|name| self.databases.contains_key(name.as_bytes())) {
             return Err(reader.error("databases", format!("the name \"{name}\" is the console's")));
         }
+        self.check_loop(reader)?;
         self.check_passwords(reader)?;
         self.check_tls(reader)?;
         self.auth.rules.iter().try_for_each(|rule| self.check_rule(rule, reader))
     }
 
+    /// The upstream is another process: the connection string that leads to pgferry is for programs, and may stand in `DATABASE_URL`.
+    fn check_loop(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
+        let addresses = self.addresses();
+        let own = self.upstream.url.endpoints.iter().find(|endpoint| addresses.iter().any(|own| own.is_at(endpoint)));
+        match own {
+            None => Ok(()),
+            Some(endpoint) => Err(reader
+                .error("upstream", format!("pgferry itself listens at {}", endpoint.host))
+                .hint("set upstream to where PostgreSQL is: --upstream, PGFERRY_UPSTREAM, or upstream = in the file")),
+        }
+    }
+
     /// One source of passwords at most is said to be the one.
     fn check_passwords(&self, reader: &Reader<'_>) -> Result<(), ConfigError> {
+        if let Some((_, Value::One(text))) = reader.written.get("password_command")
+            && text.contains(['\'', '"', '\\'])
+        {
+            return Err(reader
+                .error("password_command", "the text is split at blanks, and quotes have no meaning in it".into())
+                .hint("write it as a list in the file, [\"sh\", \"-c\", \"…\"], or name a script"));
+        }
         let given = [
             ("upstream_password", self.upstream.url.password.is_some()),
             ("upstream_password_file", self.upstream.upstream_password_file.is_some()),

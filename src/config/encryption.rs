@@ -188,6 +188,11 @@ impl Encryption {
                      roots with sslrootcert=system, or change sslmode to disable server certificate verification"
                 ));
             }
+            (None, None) if self.revoked.is_some() => {
+                return Err(
+                    "sslcrl without sslrootcert: no certificate is verified, so that none counts as revoked".into()
+                );
+            }
             (None, None) => Roots::Unchecked,
         };
         let certificate = self.certificate.clone().or_else(|| self.default_file("postgresql.crt"));
@@ -276,6 +281,8 @@ mod tests {
         assert_eq!((options.roots, options.names), (Roots::File("/ca.pem".into()), false));
         let error = with(&[("sslmode", "verify-ca")]).options().expect_err("nothing to verify with");
         assert!(error.contains("sslrootcert=system"), "{error}");
+        let error = with(&[("sslcrl", "/crl.pem"), ("sslmode", "require")]).options().expect_err("nothing is verified");
+        assert!(error.contains("sslcrl without sslrootcert"), "{error}");
     }
 
     #[test]

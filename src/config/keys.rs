@@ -28,6 +28,14 @@ pub enum Change {
     Console,
 }
 
+impl Key {
+    /// Returns whether its value may be a list.
+    #[must_use]
+    pub fn takes_list(&self) -> bool {
+        LISTS.contains(&self.name)
+    }
+}
+
 impl Change {
     /// Returns whether a reload applies it.
     #[must_use]
@@ -321,6 +329,10 @@ pub const KEYS: [Key; 75] = [
         "Size of the buffer lent to each direction of a connection while data is under way.",
     ),
 ];
+
+/// The settings that may be lists.
+const LISTS: [&str; 7] =
+    ["password_command", "require_auth", "listen", "port", "admin_hosts", "admin_users", "stats_users"];
 
 /// The settings that a `[databases.NAME]` table may have.
 pub(crate) const PER_DATABASE: [&str; 20] = [

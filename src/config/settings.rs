@@ -310,6 +310,30 @@ mod tests {
     }
 
     #[test]
+    fn an_upstream_is_another_process() {
+        for (upstream, rest) in [
+            ("postgres:///shop?host=/run/pgferry", ""),
+            ("postgres://?host=db,/run/pgferry", ""),
+            ("postgres:///shop?host=/tmp/../tmp", "listen = \"/tmp\""),
+            ("postgres://localhost:6432/shop", "listen = \"127.0.0.1:6432\""),
+            ("postgres://db:6432/shop?hostaddr=127.0.0.1", "listen = \"127.0.0.1:6432\""),
+            ("postgres://127.0.0.1:6432", "listen = \"0.0.0.0:6432\"\nallow_remote = true"),
+            ("postgres://db", "[databases.x]\nupstream = \"postgres:///?host=/run/pgferry\""),
+        ] {
+            let error = resolve(&format!("upstream = \"{upstream}\"\n{rest}")).expect_err(upstream).to_string();
+            assert!(error.contains("pgferry itself listens at"), "{error}");
+        }
+        for (upstream, rest) in [
+            ("postgres:///shop?host=/var/run/postgresql", ""),
+            ("postgres:///shop?host=/run/pgferry&port=5433", "port = 5432"),
+            ("postgres://127.0.0.1:5432", "listen = \"127.0.0.1:6432\""),
+            ("postgres://10.0.0.1:6432", "listen = \"127.0.0.1:6432\""),
+        ] {
+            resolve(&format!("upstream = \"{upstream}\"\n{rest}")).expect(upstream);
+        }
+    }
+
+    #[test]
     fn secrets_are_not_shown() {
         let settings =
             resolve("upstream = \"postgres://me:hunter2@db\"\nupstream_password = \"hunter3\"").expect("good");

@@ -10,7 +10,7 @@ use super::error::{ConfigError, Origin};
 use super::keys::{self, Adjustable, KEYS};
 use super::tables;
 use super::value::PeerRule;
-use super::written_value::{Value, Values, plain, unknown};
+use super::written_value::{Value, Values, of_key, unknown};
 use crate::permission::{Attempt, describe};
 
 /// Variables of the environment that other programs read as well, and the settings that they stand for.
@@ -87,7 +87,7 @@ impl RawConfig {
                 continue;
             }
             let Some(key) = name.strip_prefix("PGFERRY_").map(str::to_ascii_lowercase) else { continue };
-            if key == "config" {
+            if key == "config" || is_service_link(&key, &text) {
                 continue;
             }
             let place = Origin::Env(name.clone());
@@ -159,10 +159,7 @@ impl RawConfig {
                 "rule" => tables::rules(value, &at)?,
                 "users" => tables::users(value, &at)?,
                 "databases" => tables::databases(value, &at)?,
-                _ => plain(value).ok_or_else(|| {
-                    ConfigError::new(format!("a {} is not a value for this key", value.get_ref().type_str()))
-                        .at(&place, name)
-                })?,
+                _ => of_key(known, value).map_err(|error| ConfigError::new(error).at(&place, name))?,
             };
             self.put(known.name, place, value);
         }
@@ -183,6 +180,25 @@ impl RawConfig {
             }
         }
     }
+}
+
+/// Returns whether Kubernetes has set a variable, as it does in every pod for each service of the namespace: here for one that is called
+/// `pgferry`, or `pgferry-` and more. `key` is its name behind `PGFERRY_`.
+fn is_service_link(key: &str, value: &str) -> bool {
+    let words: Vec<_> = key.split('_').collect();
+    let starts = |at: usize, wanted: &[&str]| words.get(at..).is_some_and(|rest| rest.starts_with(wanted));
+    let is_number = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let is_protocol = |word: &&str| matches!(*word, "tcp" | "udp" | "sctp");
+    (0..words.len()).any(|at| {
+        let is_port_of = starts(at, &["port"])
+            && words.get(at + 1).is_some_and(is_number)
+            && words.get(at + 2).is_some_and(is_protocol);
+        let is_last_port = starts(at, &["port"]) && at + 1 == words.len();
+        starts(at, &["service", "host"])
+            || starts(at, &["service", "port"])
+            || is_port_of
+            || (is_last_port && value.split_once("://").is_some_and(|(protocol, _)| is_protocol(&protocol)))
+    })
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -226,6 +242,34 @@ mod tests {
     }
 
     #[test]
+    fn values_that_would_not_be_taken_as_they_are_written_are_refused() {
+        for (text, part) in [
+            ("upstream_password = [\"a\", \"b\"]", "upstream_password: one value is needed, not a list"),
+            ("dbname = [\"a\"]", "dbname: one value is needed, not a list"),
+            ("pool_size = [1]", "pool_size: one value is needed, not a list"),
+            ("upstream_password = 1_000", "upstream_password: a secret is a string"),
+            ("[users.a]\npassword = 1.50", "users.a.password: a secret is a string"),
+            ("[users]\na = 0x10", "users.a: a secret is a string"),
+            ("[databases.x]\nupstream_password = 1", "databases.x.upstream_password: a secret is a string"),
+            ("[databases.x]\ndbname = [\"a\"]", "databases.x.dbname: one value is needed, not a list"),
+            ("dbname = \"a\\u0000user\"", "dbname: a zero byte"),
+            ("upstream_password = \"a\\u0000\"", "upstream_password: a zero byte"),
+            ("admin_users = [\"a\\u0000\"]", "admin_users: a zero byte"),
+            ("[[rule]]\nuser = []\nmethod = \"trust\"", "rule.user: an empty list fits nothing"),
+            ("[[peer]]\nuid = 1\nroles = []", "peer.roles: an empty list fits nothing"),
+            ("[[peer]]\nuser = [\"a\", \"b\"]\nroles = [\"c\"]", "user: one name is needed"),
+        ] {
+            let error = RawConfig::default().file_text("f", text).expect_err(text).to_string();
+            assert!(error.starts_with("f:") && error.contains(part), "{text}: {error}");
+        }
+        for text in
+            ["port = [5432, 6543]", "admin_users = [\"a\"]", "admin_users = []", "password_command = [\"a\", \"b\"]"]
+        {
+            RawConfig::default().file_text("f", text).expect(text);
+        }
+    }
+
+    #[test]
     fn variables_with_mistakes_are_refused() {
         let error = RawConfig::default().env([("PGFERRY_POOLSIZE".into(), "2".into())]).expect_err("unknown");
         assert!(error.to_string().contains("PGFERRY_POOLSIZE: ") && error.to_string().contains("pool_size"));
@@ -233,6 +277,32 @@ mod tests {
             .env([("PGFERRY_UPSTREAM_FILE".into(), "/nonexistent/x".into())])
             .expect_err("no such file");
         assert!(error.to_string().contains("/nonexistent/x"));
+    }
+
+    #[test]
+    fn what_kubernetes_says_of_services_is_no_setting() {
+        let mut written = RawConfig::default();
+        let links = [
+            ("PGFERRY_SERVICE_HOST", "10.96.0.7"),
+            ("PGFERRY_SERVICE_PORT", "9930"),
+            ("PGFERRY_SERVICE_PORT_METRICS", "9930"),
+            ("PGFERRY_PORT", "tcp://10.96.0.7:9930"),
+            ("PGFERRY_PORT_9930_TCP", "tcp://10.96.0.7:9930"),
+            ("PGFERRY_PORT_9930_TCP_PROTO", "tcp"),
+            ("PGFERRY_PORT_9930_TCP_PORT", "9930"),
+            ("PGFERRY_PORT_9930_TCP_ADDR", "10.96.0.7"),
+            ("PGFERRY_METRICS_SERVICE_HOST", "10.96.0.8"),
+            ("PGFERRY_METRICS_PORT", "tcp://10.96.0.8:9930"),
+            ("PGFERRY_METRICS_PORT_53_UDP_ADDR", "10.96.0.8"),
+        ];
+        written.env(links.map(|(name, value)| (name.to_owned(), value.to_owned()))).expect("left alone");
+        assert!(written.get("port").is_none());
+        for (name, value) in [("PGFERRY_PORTS", "1"), ("PGFERRY_METRICS_PORT", "9930"), ("PGFERRY_SERVICE", "x")] {
+            let error = RawConfig::default().env([(name.to_owned(), value.to_owned())]).expect_err(name);
+            assert!(error.to_string().contains("no such key"), "{error}");
+        }
+        written.env([("PGFERRY_PORT".to_owned(), "6543".to_owned())]).expect("a setting");
+        assert_eq!(written.get("port").expect("set").1, Value::One("6543".into()));
     }
 
     #[test]

@@ -7,11 +7,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin};
-use super::keys::PER_DATABASE;
+use super::keys::{self, PER_DATABASE};
 use super::rule::Rule;
 use super::user::{self, UserEntry};
 use super::value::PeerRule;
-use super::written_value::{Value, Values, one, plain, unknown};
+use super::written_value::{self, Value, Values, of_key, one, plain, unknown};
 
 /// Translates a span of the file into its origin.
 type At<'a> = &'a dyn Fn(Range<usize>) -> Origin;
@@ -29,8 +29,9 @@ pub(super) fn databases(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Valu
             let Some(known) = PER_DATABASE.into_iter().find(|known| *known == key) else {
                 return Err(unknown(key, PER_DATABASE.into_iter()).at(&place, &shown));
             };
-            let value = one(value).ok_or_else(|| ConfigError::new("not a value for this key").at(&place, &shown))?;
-            values.insert(known, (place, Value::One(value)));
+            let Some(setting) = keys::find(known) else { return Err(unknown(key, PER_DATABASE.into_iter())) };
+            let value = of_key(setting, value).map_err(|error| ConfigError::new(error).at(&place, &shown))?;
+            values.insert(known, (place, value));
         }
         all.insert(name.get_ref().to_string(), values);
     }
@@ -53,9 +54,12 @@ pub(super) fn users(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Value, C
     for (user, secret) in fields {
         let name = format!("users.{}", user.get_ref());
         let entry = match secret.get_ref() {
-            DeValue::String(text) => UserEntry { secret: Some(text.to_string()), ..UserEntry::default() },
             DeValue::Table(fields) => user_table(fields, at, &name)?,
-            _ => return Err(ConfigError::new("a secret is a string").at(&at(user.span()), &name)),
+            _ => {
+                let text = written_value::secret(secret);
+                let text = text.map_err(|error| ConfigError::new(error).at(&at(user.span()), &name))?;
+                UserEntry { secret: Some(text), ..UserEntry::default() }
+            }
         };
         if let Some(secret) = &entry.secret {
             let bad = |error: &str| ConfigError::new(error).at(&at(user.span()), &name);
@@ -75,12 +79,13 @@ fn user_table(fields: &DeTable<'_>, at: At<'_>, name: &str) -> Result<UserEntry,
         if !user::FIELDS.contains(&field) {
             return Err(unknown(field, user::FIELDS.into_iter()).at(&place, &shown));
         }
-        let text = one(value).ok_or_else(|| ConfigError::new("not a value for this key").at(&place, &shown))?;
-        if field == "password" {
-            entry.secret = Some(text);
+        let set = if field == "password" {
+            written_value::secret(value).map(|text| entry.secret = Some(text))
         } else {
-            entry.limits.set(field, &text).map_err(|error| ConfigError::new(error).at(&place, &shown))?;
-        }
+            let text = one(value).ok_or_else(|| "not a value for this key".to_owned());
+            text.and_then(|text| entry.limits.set(field, &text))
+        };
+        set.map_err(|error| ConfigError::new(error).at(&place, &shown))?;
     }
     Ok(entry)
 }
@@ -106,6 +111,10 @@ fn list<T>(
             }
             let values = match plain(value) {
                 Some(Value::One(text)) => vec![text],
+                Some(Value::Many(items)) if items.is_empty() => {
+                    let error = ConfigError::new("an empty list fits nothing");
+                    return Err(error.hint("leave the field out to have it fit everything").at(&place, &shown));
+                }
                 Some(Value::Many(items)) => items,
                 _ => return Err(ConfigError::new("not a value for this key").at(&place, &shown)),
             };

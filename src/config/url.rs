@@ -84,7 +84,7 @@ impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "postgres://")?;
         if let Some(user) = &self.user {
-            write!(f, "{user}")?;
+            write!(f, "{}", escaped(user))?;
             if self.password.is_some() {
                 write!(f, ":(hidden)")?;
             }
@@ -97,7 +97,7 @@ impl fmt::Display for Upstream {
             write!(f, "{}", hosts().map(ToString::to_string).collect::<Vec<_>>().join(","))?;
         }
         if let Some(database) = &self.database {
-            write!(f, "/{database}")?;
+            write!(f, "/{}", escaped(database))?;
         }
         let mut parameters = self.encryption.show();
         if !all_tcp && self.endpoints.len() > 1 {
@@ -124,6 +124,15 @@ impl fmt::Display for Upstream {
         }
         Ok(())
     }
+}
+
+/// A name with what would end it in a URI written as `%…`; letters of all alphabets stay.
+fn escaped(name: &str) -> String {
+    let escape = |c: char| match c {
+        '%' | ':' | '/' | '?' | '#' | '@' => format!("%{:02X}", u32::from(c)),
+        c => c.to_string(),
+    };
+    name.chars().map(escape).collect()
 }
 
 impl Upstream {
@@ -270,7 +279,11 @@ fn endpoints(host: Option<&str>, address: Option<&str>, port: Option<&str>) -> R
             None | Some("") => 5432,
             Some(port) => match port.parse() {
                 Ok(port @ 1..) => port,
-                _ => return Err(format!("invalid port number: \"{port}\"")),
+                _ if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                    return Err(format!("invalid port number: \"{port}\""));
+                }
+                // It may be a password that should be in front of an `@`.
+                _ => return Err("invalid port number: it is none; a user and a password end with an \"@\"".into()),
             },
         };
         if host.starts_with('@') {
@@ -283,6 +296,12 @@ fn endpoints(host: Option<&str>, address: Option<&str>, port: Option<&str>) -> R
 }
 
 fn unknown_parameter(name: &str) -> String {
+    // What is no name may be a part of a password.
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return "something else than a parameter's name stands in front of a \"=\": in a password write ? and & as %3F and \
+                %26, or put it into single quotes where the parts are separated by blanks"
+            .to_owned();
+    }
     match super::keys::nearest(name, PARAMETERS.into_iter().chain(Encryption::NAMES)) {
         Some(near) => format!("invalid URI query parameter: \"{name}\" (did you mean \"{near}\"?)"),
         None => format!("URI query parameter \"{name}\" is not supported: leave it out (clients set their own)"),
@@ -291,13 +310,16 @@ fn unknown_parameter(name: &str) -> String {
 
 /// Reads what stands behind `postgres://`.
 fn uri(rest: &str) -> Result<Upstream, String> {
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    // Where a password's `/` or `?` has ended the authority, an error could name parts of the password.
-    let may_be_password = !authority.contains('@') && authority.contains(':') && rest.contains('@');
-    uri_fields(rest).and_then(Fields::resolve).map_err(|error| {
-        let advice = "it has an \"@\" behind a \"/\" or \"?\": in a password write these as %2F and %3F";
-        if may_be_password { advice.to_owned() } else { error }
-    })
+    // Where a password's `/` or `?` has ended the authority, an error could name parts of the password, and what is read may be another
+    // server: a password of digits is a port then.
+    let (authority, behind) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let path = behind.split('?').next().unwrap_or_default();
+    let advice = || "it has an \"@\" behind a \"/\" or \"?\": in a password write these as %2F and %3F, in a database's name @ as %40";
+    match uri_fields(rest).and_then(Fields::resolve) {
+        Ok(_) if path.contains('@') => Err(advice().to_owned()),
+        Err(_) if authority.contains(':') && behind.contains('@') => Err(advice().to_owned()),
+        result => result,
+    }
 }
 
 fn uri_fields(rest: &str) -> Result<Fields, String> {
@@ -332,7 +354,7 @@ fn uri_fields(rest: &str) -> Result<Fields, String> {
     }
     for pair in query.into_iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty()) {
         let (name, value) =
-            pair.split_once('=').ok_or_else(|| format!("missing key/value separator \"=\" in \"{pair}\""))?;
+            pair.split_once('=').ok_or("missing key/value separator \"=\" behind the \"?\", or behind an \"&\"")?;
         fields.put(&decode("parameter", name)?, decode(name, value)?)?;
     }
     Ok(fields)
@@ -473,10 +495,27 @@ mod tests {
             "postgres://me:hunter2/x@h/d",
             "postgres://me:hunter2?x@h",
             "postgres://me:1/hunter2?x=y@h",
+            "postgres://me:hunter2",
+            "postgres://me:hunter2/d",
+            "postgres://me:p@hunter2/x@h/d",
+            "postgres://me:p@ss/hunter2@h/d",
+            "postgres://me:1/hunter2@h/d",
+            "postgres://me:p@ss?hunter2@h/d",
+            "postgres://me:p@ss?hunter2=x@h/d",
+            "postgres://me:p@ss?x&hunter2@h",
+            "host=h password=a hunter2 sslmode=require",
+            "host=h password=a hunter2",
         ] {
             let error = Upstream::parse(text).expect_err("bad");
-            assert!(!error.contains("hunter2"), "{error}");
+            assert!(!error.contains("hunter2"), "{text}: {error}");
         }
+        let named = Upstream::parse("postgres://m%3Ae@h/a%40b").expect("good");
+        assert_eq!((named.user.as_deref(), named.database.as_deref()), (Some("m:e"), Some("a@b")));
+        assert_eq!(Upstream::parse(&named.to_string()).expect("as it is shown"), named);
+        assert_eq!(
+            Upstream::parse("postgres://me:p@ss@h/d").expect("good").to_string(),
+            "postgres://me:(hidden)@h:5432/d"
+        );
         for (text, seconds) in [("0", None), ("-1", None), ("2147483647", Some(2_147_483_647))] {
             let upstream = Upstream::parse(&format!("postgres://h?connect_timeout={text}")).expect("good");
             assert_eq!(upstream.connect_timeout, seconds.map(Duration::from_secs), "{text}");

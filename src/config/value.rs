@@ -222,6 +222,7 @@ impl AdminListen {
         match Listen::parse(text) {
             Ok(Listen::Dir(path)) => Ok(Self::File(path)),
             Ok(Listen::Tcp(address)) => Ok(Self::Tcp(address)),
+            Err(error) if text.ends_with(":0") => Err(error),
             _ => Err(format!("\"{text}\" is neither \"host:port\" nor the path of a socket file")),
         }
     }
@@ -267,6 +268,9 @@ impl Listen {
             ));
         }
         match text.rsplit_once(':') {
+            Some((_, port)) if port.parse() == Ok(0_u16) => {
+                Err(format!("\"{text}\" has no port that clients could know"))
+            }
             Some((host, port)) if port.parse::<u16>().is_ok() => {
                 let host = host.trim_start_matches('[').trim_end_matches(']');
                 let port = port.parse().map_err(|_| expected())?;
@@ -331,7 +335,10 @@ impl PeerRule {
             match name.as_str() {
                 "uid" => rule.uid = Some(number()?),
                 "gid" => rule.gid = Some(number()?),
-                "user" => rule.user = values.first().cloned(),
+                "user" => match values.as_slice() {
+                    [one] => rule.user = Some(one.clone()),
+                    _ => return Err(format!("{name}: one name is needed")),
+                },
                 "roles" => rule.roles.clone_from(values),
                 _ => return Err(format!("there is no field \"{name}\"")),
             }
@@ -409,6 +416,8 @@ mod tests {
             assert!(Listen::parse(text).is_err(), "{text}");
         }
         assert!(Listen::parse(":6432").expect_err("no host").contains("127.0.0.1:6432"));
+        assert!(Listen::parse("127.0.0.1:0").expect_err("any port").contains("no port that clients"));
+        assert!(AdminListen::parse("127.0.0.1:0").expect_err("any port").contains("no port that clients"));
     }
 
     #[test]

@@ -130,7 +130,11 @@ pub(super) async fn ask_at(settings: &Settings, endpoint: &Endpoint, address: So
     only.upstream.url.endpoints = vec![Endpoint { host: endpoint.host.clone(), address: Some(address.ip()) }];
     // Databases with an upstream of their own are another matter.
     only.databases.clear();
-    match ask_directly(&only).await {
+    let asked = match &only.upstream.url.user {
+        Some(_) => ask_directly(&only).await,
+        None => reach(&only).await.and_then(|()| Err("the upstream URL names no user".to_owned())),
+    };
+    match asked {
         Ok(server) => Ok(server),
         Err(why) => Err(Unasked { why, seen: seen(settings).await }),
     }
@@ -241,6 +245,23 @@ async fn connect(settings: &Settings) -> Result<NewConn, String> {
             Err(error)
         }
     }
+}
+
+/// Connects without a word.
+///
+/// # Errors
+/// Why that can't be done.
+async fn reach(settings: &Settings) -> Result<(), String> {
+    let (targets, limit) = (UpstreamTargets::new(settings, None)?, settings.timeouts.server_connect_timeout);
+    for host in &targets.of(b"").endpoints {
+        let why = match timeout(limit, host.connect()).await {
+            Ok(Ok(_)) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("timed out after {limit:?} (server_connect_timeout)"),
+        };
+        return Err(format!("could not connect to the upstream server at {}: {why}", host.host));
+    }
+    Ok(())
 }
 
 /// Runs a query that gives one row at most, within `limit`.

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net as std_unix;
 use std::path::Path;
 use std::sync::Mutex;
@@ -98,14 +98,17 @@ impl Listener {
                 .map_err(|error| ListenError::Directory { dir: dir.display().to_string(), error })?;
         }
         let claim = SocketLock::lock(path)?;
-        let found = std_unix::SocketAddr::from_pathname(path).and_then(|at| connect_within(OTHERS_TIMEOUT, &at));
-        if found.map_or_else(|error| error.kind() == io::ErrorKind::TimedOut, |_| true) {
-            return Err(ListenError::InUse { at: shown, by: " by a process that holds no lock".into() });
-        }
         let io = |error| ListenError::Io { at: shown.clone(), error };
-        let listener = listen_file(path, mode, group).map_err(io)?;
-        let file = claim.of_file().map_err(io)?;
-        Ok(Self::new(listener, false, shown, Some(file)))
+        match refuse_strangers(path).and_then(|()| listen_file(path, mode, group).map_err(io)) {
+            Ok(listener) => {
+                let file = claim.of_file().map_err(io)?;
+                Ok(Self::new(listener, false, shown, Some(file)))
+            }
+            Err(error) => {
+                claim.withdraw();
+                Err(error)
+            }
+        }
     }
 
     /// Returns whether clients can't get here any more, since the socket file was removed.
@@ -284,9 +287,19 @@ fn backlog() -> i32 {
     i32::MAX
 }
 
+/// Fails where a process listens at `path` that has not locked the place.
+fn refuse_strangers(path: &Path) -> Result<(), ListenError> {
+    let found = std_unix::SocketAddr::from_pathname(path).and_then(|at| connect_within(OTHERS_TIMEOUT, &at));
+    if found.map_or_else(|error| error.kind() == io::ErrorKind::TimedOut, |_| true) {
+        let at = path.display().to_string();
+        return Err(ListenError::InUse { at, by: " by a process that holds no lock".into() });
+    }
+    Ok(())
+}
+
 /// Makes a socket file with `mode` and `group` in place of a stale one, and listens there.
 fn listen_file(path: &Path, mode: u32, group: Option<Gid>) -> io::Result<AsyncFd<OwnedFd>> {
-    remove_if_there(path)?;
+    remove_socket(path)?;
     // The group that it has at first gets no permissions where it is to have another one.
     let at_first = if group.is_some() { mode & !0o070 } else { mode };
     let mask = nix::sys::stat::Mode::from_bits_truncate(0o777 & !at_first);
@@ -367,7 +380,15 @@ pub(crate) fn find_group(name: &str) -> Result<Gid, ListenError> {
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+/// Makes room for a socket file where there is a stale one; what is no socket is another program's, and stays.
+fn remove_socket(path: &Path) -> io::Result<()> {
+    let there = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        there => there?,
+    };
+    if !there.file_type().is_socket() {
+        return Err(io::Error::other("there is something else than a socket, which pgferry does not remove"));
+    }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -376,8 +397,6 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileTypeExt;
-
     use super::*;
 
     fn bind(path: &Path, mode: u32) -> Result<Listener, ListenError> {
@@ -393,7 +412,7 @@ mod tests {
         assert!(metadata.file_type().is_socket());
         assert_eq!(metadata.permissions().mode() & 0o777, 0o740);
         let error = bind(&path, 0o777).expect_err("taken").to_string();
-        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        assert!(error.contains("listens there already"), "{error}");
         assert!(path.exists(), "a failed attempt takes nothing away");
         drop(first);
         assert!(!path.exists() && !dir.path().join("deep/er/.s.PGSQL.5432.lock").exists());
@@ -435,6 +454,23 @@ mod tests {
         let error = bind(&path, 0o777).expect_err("alive").to_string();
         assert!(error.contains("in use"), "{error}");
         drop(stranger);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (file, link) = (dir.path().join("passwd"), dir.path().join("link"));
+        fs::write(&file, "precious").expect("writable");
+        std::os::unix::fs::symlink(&file, &link).expect("writable");
+        for path in [&file, &link] {
+            let error = bind(path, 0o777).expect_err("not ours").to_string();
+            assert!(error.contains("else than a socket"), "{error}");
+            assert_eq!(fs::read_to_string(path).expect("still there"), "precious");
+            assert!(
+                !dir.path().join("passwd.lock").exists() && !dir.path().join("link.lock").exists(),
+                "nothing is left"
+            );
+        }
     }
 
     #[tokio::test]

@@ -28,6 +28,12 @@ pub(crate) enum ListenError {
         /// Process that uses it, if known.
         by: String,
     },
+    /// This process listens there already: another address leads to the same place.
+    #[error("{at}: pgferry listens there already, by another address of the same place: leave one of them out")]
+    Twice {
+        /// The address.
+        at: String,
+    },
     /// There is no such group.
     #[error("unix_socket_group: there is no group \"{0}\"")]
     NoGroup(String),

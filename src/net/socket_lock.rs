@@ -45,7 +45,11 @@ impl SocketLock {
             let file = options.open(&lock_path).map_err(io)?;
             let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
-                Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
+                    drop(file);
+                    if is_open_here(&lock_path) {
+                        return Err(ListenError::Twice { at });
+                    }
                     let pid = fs::read_to_string(&lock_path).unwrap_or_default();
                     let by = pid.lines().next().map(|pid| format!(" by process {pid}")).unwrap_or_default();
                     return Err(ListenError::InUse { at, by });
@@ -94,6 +98,14 @@ impl SocketLock {
         writeln!(self.lock, "{}", std::process::id())
     }
 
+    /// Gives up a place at which there is no socket file of ours.
+    pub(super) fn withdraw(self) {
+        if self.is_in_place() {
+            // A failure can't be reported any more; the next owner takes the file as it is.
+            let _ = fs::remove_file(&self.lock_path);
+        }
+    }
+
     /// The socket file that is there now.
     ///
     /// # Errors
@@ -109,6 +121,13 @@ impl SocketLock {
 fn is_at(lock: &Flock<File>, path: &Path) -> io::Result<bool> {
     let ours = nix::sys::stat::fstat(lock.as_fd())?;
     Ok(fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.st_dev, ours.st_ino)))
+}
+
+/// Returns whether this process has the file open. Its pid in there would not tell: in another container it may be the same.
+fn is_open_here(path: &Path) -> bool {
+    let id = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let (Ok(there), Ok(open)) = (fs::metadata(path).map(id), fs::read_dir("/proc/self/fd")) else { return false };
+    open.flatten().any(|descriptor| fs::metadata(descriptor.path()).is_ok_and(|file| id(file) == there))
 }
 
 impl SocketFile {

@@ -146,15 +146,14 @@ impl Opened {
     }
 
     /// Gives the socket files of those that stay the mode and group that `settings` say.
-    pub(super) fn set_access(&self, settings: &Settings) {
+    ///
+    /// # Errors
+    /// When one does not get them; those before it have.
+    pub(super) fn set_access(&self, settings: &Settings) -> Result<(), ListenError> {
         let wanted = names(settings);
-        for bound in self.open.iter().filter(|bound| !self.managed && wanted.iter().any(|name| name == bound.name())) {
-            if let Err(error) =
-                bound.set_access(settings.listen.unix_socket_mode, settings.listen.unix_socket_group.as_deref())
-            {
-                warn!("{error}");
-            }
-        }
+        let (mode, group) = (settings.listen.unix_socket_mode, settings.listen.unix_socket_group.as_deref());
+        let mut stay = self.open.iter().filter(|bound| !self.managed && wanted.iter().any(|name| name == bound.name()));
+        stay.try_for_each(|bound| bound.set_access(mode, group))
     }
 }
 

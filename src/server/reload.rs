@@ -239,7 +239,11 @@ fn make(
         Some(address) => Pages::Move(HttpServer::start(admin_state, address, None)?),
         None => Pages::End,
     };
-    opened.set_access(&settings);
+    if let Err(error) = opened.set_access(&settings) {
+        // They had this access before.
+        let _ = opened.set_access(&old);
+        return Err(error.to_string());
+    }
     Ok(Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart })
 }
 

@@ -65,7 +65,18 @@ pub(crate) struct CancelLane {
 
 /// The turn of a cancel request: where those for its session have to wait for each other, the next one does until this is dropped.
 #[derive(Debug)]
-pub(crate) struct CancelTurn(#[allow(dead_code, reason = "held")] Option<LaneTurn>);
+pub(crate) struct CancelTurn {
+    lane: Arc<CancelLane>,
+    _place: Option<LaneTurn>,
+}
+
+impl CancelTurn {
+    /// Counts the request as one with a wrong key, and lets the next one have its turn. A key that was not looked at, for want of a
+    /// turn, can't be counted: what is owed is bounded by what was looked at, however many come.
+    pub(crate) fn count(self) {
+        self.lane.count();
+    }
+}
 
 /// The turn of an attempt to be tried upstream: the next ones of its source may wait for theirs.
 #[derive(Debug)]
@@ -256,16 +267,16 @@ impl SourceLimit {
 
 impl CancelLane {
     /// Waits for the turn of a cancel request, where many had a wrong key; `None` when too many have come since.
-    pub(crate) async fn turn(&self) -> Option<CancelTurn> {
+    pub(crate) async fn turn(self: &Arc<Self>) -> Option<CancelTurn> {
         let wait = || lock(&self.wrong).wait(Instant::now());
-        if wait().is_zero() {
-            return Some(CancelTurn(None));
-        }
-        Some(CancelTurn(Some(turn_in(&self.next, tokio::time::Instant::now(), wait).await?)))
+        let place = match wait() {
+            Duration::ZERO => None,
+            _ => Some(turn_in(&self.next, tokio::time::Instant::now(), wait).await?),
+        };
+        Some(CancelTurn { lane: Arc::clone(self), _place: place })
     }
 
-    /// Counts a cancel request with a wrong key.
-    pub(crate) fn count(&self) {
+    fn count(&self) {
         lock(&self.wrong).spend(Instant::now(), 1);
     }
 }
@@ -317,6 +328,29 @@ mod tests {
             assert_eq!(turn.judge(Some(7)), Some(7));
         }
         assert!(timeout_at(tokio::time::Instant::now(), next()).await.is_ok(), "all were right");
+    }
+
+    #[tokio::test]
+    async fn cancel_requests_that_had_no_turn_leave_no_debt() {
+        let limiter = Limiter::default();
+        let limit = limiter.source(Source::Uid(1));
+        let lane = limit.cancels_for(Some(1));
+        for _ in 0..CANCEL_BURST + 1000 {
+            lane.count();
+        }
+        let now = Instant::now();
+        let owed = lock(&lane.wrong).wait(now);
+        let mut turns: Vec<_> = (0..2 * MAX_WAITING_CANCELS).map(|_| Box::pin(lane.turn())).collect();
+        let at_once = tokio::time::Instant::now();
+        for turn in &mut turns {
+            assert!(timeout_at(at_once, turn).await.is_err(), "it waits");
+        }
+        let mut lost = 0;
+        for turn in &mut turns {
+            lost += usize::from(matches!(timeout_at(at_once, turn).await, Ok(None)));
+        }
+        assert_eq!(lost, MAX_WAITING_CANCELS - 1, "one has the turn, so many wait");
+        assert_eq!(lock(&lane.wrong).wait(now), owed);
     }
 
     #[tokio::test]

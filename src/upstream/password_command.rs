@@ -147,16 +147,13 @@ async fn run(mut command: Command) -> Result<Password, String> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let complaints = async {
         let mut lines = stderr.map(|stderr| BufReader::new(stderr.take(MAX_PASSWORD_BYTES as u64)).lines());
-        let mut last = String::new();
         while let Some(Ok(Some(line))) = match &mut lines {
             Some(lines) => Some(lines.next_line().await),
             None => None,
         } {
             // How much there is of it is bounded; the log bounds the line.
             info!("password_command: {line}");
-            last = line;
         }
-        last
     };
     let output = async {
         let mut text = Vec::new();
@@ -165,19 +162,19 @@ async fn run(mut command: Command) -> Result<Password, String> {
         }
         io::Result::Ok(text)
     };
-    let (text, last) = tokio::join!(output, complaints);
+    let (text, ()) = tokio::join!(output, complaints);
     let status = child.wait().await.map_err(|error| error.to_string())?;
     let password = Password::in_text(text.map_err(|error| error.to_string())?);
-    judge(status, &last, password)
+    judge(status, password)
 }
 
-fn judge(status: ExitStatus, last: &str, password: Password) -> Result<Password, String> {
+/// Returns the password, or why there is none: to clients as well, so that what the program has said is in the log only.
+fn judge(status: ExitStatus, password: Password) -> Result<Password, String> {
     if password.expose().len() > MAX_PASSWORD_BYTES {
         return Err(format!("printed more than {MAX_PASSWORD_BYTES} bytes"));
     }
     if !status.success() {
-        let said = if last.is_empty() { String::new() } else { format!(": {last}") };
-        return Err(format!("{status}{said}"));
+        return Err(status.to_string());
     }
     match password.expose() {
         [] => Err("printed nothing".into()),

@@ -1,7 +1,8 @@
 //! TLS towards clients: SSLRequest and direct, certificates, logins bound to the channel.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use crate::harness::pgferry::command;
 use crate::harness::postgres::{PASSWORD, free_port, program};
 use crate::harness::protocol_client::{SSL_REQUEST, packet, startup};
 use crate::harness::{CertOptions, Certs, Pgferry, Postgres, ProtocolClient, eventually};
@@ -185,6 +186,40 @@ fn a_new_certificate_is_shown_and_a_broken_one_is_not() {
     server.certs.write("ferry.crt", "nothing");
     assert!(verify().is_ok(), "the old one stays");
     server.ferry.logs("can't be used, the old ones stay");
+}
+
+#[test]
+fn keys_and_certificates_that_do_not_go_together_are_explained() {
+    let certs = Certs::new();
+    let options = CertOptions { name: "pgferry", hosts: &["localhost"], ..CertOptions::default() };
+    let (own, key) = certs.make("own", &options);
+    let (other, _) = certs.make("other-host", &options);
+    // An RSA key of the kind that is for RSA-PSS only.
+    let pss = certs.path("pss.key");
+    let made = Command::new("openssl")
+        .args(["genpkey", "-algorithm", "rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048", "-out", &pss])
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.expect("openssl").success());
+    for (certificate, key, part) in [(&other, &key, "not that of the key"), (&own, &pss, "RSA-PSS")] {
+        let output = command()
+            .args(["check", "-u", "postgres://127.0.0.1:1"])
+            .env("PGFERRY_CLIENT_TLS_CERT_FILE", certificate)
+            .env("PGFERRY_CLIENT_TLS_KEY_FILE", key)
+            .output()
+            .expect("pgferry");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn a_certificate_that_has_expired_is_shown_with_a_warning() {
+    let server = Encrypted::start(Postgres::shared(), "");
+    let options = CertOptions { name: "pgferry", hosts: &["localhost"], expired: true, ..CertOptions::default() };
+    server.certs.make("ferry", &options);
+    assert!(server.psql("user=trust_user sslmode=require sslrootcert=/nonexistent", "").is_ok());
+    server.ferry.logs("has expired or is not valid yet");
 }
 
 #[test]

@@ -157,12 +157,20 @@ fn programs_that_fail_are_named() {
         ("[\"/bin/false\"]", "exit status: 1"),
         ("[\"/bin/true\"]", "printed nothing"),
         ("[\"/no/such/program\"]", "No such file"),
-        ("[\"sh\", \"-c\", \"echo no token today >&2; exit 3\"]", "exit status: 3: no token today"),
+        ("[\"sh\", \"-c\", \"echo no token today >&2; exit 3\"]", "exit status: 3"),
+        (
+            "[\"sleep\", \"2\"]\nserver_connect_timeout = \"300ms\"",
+            "no password was found within 0.3 s (server_connect_timeout)",
+        ),
         ("[\"sh\", \"-c\", \"head -c 70000 /dev/zero | tr '\\\\\\\\0' x\"]", "more than 65535 bytes"),
     ] {
         let ferry = ferry(postgres, "scram_user", &format!("password_command = {command}"), &[]);
         let error = log_in(&ferry, "scram_user").err().expect("no password");
         assert!(error.field(b'D').contains(reason), "{command}: {error:?}");
+        if command.contains("today") {
+            ferry.logs("password_command: no token today");
+            assert!(!error.field(b'D').contains("today"), "it is the log's: {error:?}");
+        }
     }
 }
 

@@ -179,6 +179,21 @@ fn a_server_that_answers_nothing_behind_the_login_is_not_waited_for() {
 }
 
 #[test]
+fn a_server_that_can_not_be_reached_is_told_of_whether_a_user_is_named_or_not() {
+    let port = free_port();
+    for user in ["", "me@"] {
+        let output = command().args(["doctor", "-u", &format!("postgres://{user}127.0.0.1:{port}")]).output();
+        let said = stdout(&output.expect("pgferry"));
+        let line = said.lines().find(|line| line.contains(&format!(" server 127.0.0.1:{port}"))).expect("a line");
+        assert!(line.starts_with("[WARN]") && line.contains("could not connect"), "{said}");
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("postgres://{}", listener.local_addr().expect("an address"));
+    let said = stdout(&command().args(["doctor", "-u", &url]).output().expect("pgferry"));
+    assert!(said.contains("[INFO] server") && said.contains("names no user"), "{said}");
+}
+
+#[test]
 fn mistakes_are_explained() {
     for (args, part) in [
         (&["doctor"][..], "no upstream"),

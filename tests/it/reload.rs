@@ -65,6 +65,10 @@ fn a_reload_says_what_has_changed_and_a_mistake_changes_nothing() {
     assert!(error.field(b'M').contains("pgferry.toml:3: pool_sise"), "{error:?}");
     assert!(error.field(b'H').contains("pool_size"), "{error:?}");
     assert_eq!(value(&mut guest, "pool_size"), "3");
+    filed.write(&format!("{base}pool_size = 4\nunix_socket_group = \"no-such-group\"\n"));
+    let error = guest.error("reload");
+    assert!(error.field(b'M').contains("there is no group \"no-such-group\""), "{error:?}");
+    assert_eq!(value(&mut guest, "pool_size"), "3", "all or nothing");
     filed.write(&base);
     assert_eq!(tags(&guest.query("SET pool_size = 9")), "NCZ");
     assert_eq!(value(&mut guest, "pool_size"), "9");

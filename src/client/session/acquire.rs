@@ -13,7 +13,7 @@ use crate::net::Conn;
 use crate::track::ServerState;
 use crate::track::function_sources;
 use crate::upstream::Lease;
-use crate::upstream::pool::CheckoutError;
+use crate::upstream::pool::{CheckoutError, Patience};
 
 /// Outcome of a wait for a connection.
 pub(super) enum Acquired {
@@ -101,7 +101,8 @@ impl Session<'_> {
                 Box::pin(pauses.resumed(database)).await;
                 since = Instant::now();
             }
-            pool.checkout(&state.asked, since, settings.timeouts.query_wait_timeout).await
+            let patience = Patience { limit: settings.timeouts.query_wait_timeout, setting: "query_wait_timeout" };
+            pool.checkout(&state.asked, since, patience).await
         };
         let mut checkout = pin!(begin(doubtful));
         poll_fn(|cx| {

@@ -76,6 +76,13 @@ impl Certificate {
         self.alternatives().is_some_and(|names| names.0.iter().any(is_host))
     }
 
+    /// Returns whether `name`, letter by letter, is the name of a host among its alternative ones.
+    #[must_use]
+    pub(crate) fn has_host_name(&self, name: &str) -> bool {
+        let is_it = |other: &GeneralName| matches!(other, GeneralName::DnsName(other) if other.as_str() == name);
+        self.alternatives().is_some_and(|names| names.0.iter().any(is_it))
+    }
+
     fn alternatives(&self) -> Option<SubjectAltName> {
         self.0.tbs_certificate().get_extension::<SubjectAltName>().ok()?.map(|(_, names)| names)
     }

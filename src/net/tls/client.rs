@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, SupportedProtocolVersion};
 
-use super::files::{certificates, named, private_key, revocations};
+use super::files::{certificates, named, private_key, revocations, unusable};
 use super::verify::Verifier;
 use crate::file_watch::Reloadable;
 
@@ -103,7 +103,7 @@ fn config(options: &ClientOptions) -> Result<ClientConfig, String> {
                 certificates(certificate).map_err(named("sslcert"))?,
                 private_key(key).map_err(named("sslkey"))?,
             )
-            .map_err(|error| format!("sslcert and sslkey: {} and {}: {error}", certificate.display(), key.display()))?,
+            .map_err(|error| format!("sslcert and sslkey: {}", unusable(certificate, key, &error)))?,
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.enable_sni = options.sni;

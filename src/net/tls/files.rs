@@ -49,6 +49,22 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String>
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| at(path, &error))
 }
 
+/// Says why a certificate and a key can't be used together.
+pub(super) fn unusable(certificate: &Path, key: &Path, error: &rustls::Error) -> String {
+    let (certificate, key) = (certificate.display(), key.display());
+    match error {
+        rustls::Error::InconsistentKeys(_) => format!(
+            "{certificate}: its first certificate is not that of the key in {key}: the own certificate comes first, its \
+             authorities' behind it"
+        ),
+        rustls::Error::General(_) => format!(
+            "{key}: a private key of this kind is not supported: RSA with 2048 to 8192 bits (not RSA-PSS), ECDSA with P-256, P-384 \
+             or P-521, or Ed25519"
+        ),
+        error => format!("{certificate} and {key}: {error}"),
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(|error| describe(Attempt::Read, &path.display(), &error))
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
@@ -9,10 +10,11 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ConfigBuilder, Connection, ServerConfig, ServerConnection, WantsVerifier};
+use tracing::warn;
 
-use super::certificate::end_point;
+use super::certificate::{Certificate, end_point};
 use super::client::{ALPN, Version, root_store, versions};
-use super::files::{certificates, named, private_key};
+use super::files::{certificates, named, private_key, unusable};
 use crate::file_watch::Reloadable;
 
 /// The names in a self-signed certificate.
@@ -118,11 +120,16 @@ fn configured(options: &ServerOptions) -> Result<Made, String> {
     };
     let (certificate, key) = (&options.certificate, &options.key);
     let chain = certificates(certificate).map_err(named("client_tls_cert_file"))?;
+    if chain.first().and_then(Certificate::read).is_some_and(|own| !own.is_valid_at(SystemTime::now())) {
+        warn!(
+            "client_tls_cert_file: {}: the certificate has expired or is not valid yet: clients that verify it do not connect",
+            certificate.display()
+        );
+    }
     let end_point = chain.first().and_then(end_point);
     let config =
         builder.with_single_cert(chain, private_key(key).map_err(named("client_tls_key_file"))?).map_err(|error| {
-            let files = format!("{} and {}", certificate.display(), key.display());
-            format!("client_tls_cert_file and client_tls_key_file: {files}: {error}")
+            format!("client_tls_cert_file and client_tls_key_file: {}", unusable(certificate, key, &error))
         })?;
     Ok(made(config, OwnCertificate { origin: CertificateOrigin::Configured, end_point }))
 }

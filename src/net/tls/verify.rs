@@ -57,6 +57,10 @@ impl Verifier {
             let named = certificate.common_name().is_some_and(|name| matches(&name, &host.to_str()));
             return if named { Ok(()) } else { Err(wrong()) };
         }
+        // As libpq: an address may also stand among the names of hosts, as text.
+        if matches!(host, ServerName::IpAddress(_)) && certificate.has_host_name(&host.to_str()) {
+            return Ok(());
+        }
         rustls::client::verify_server_name(&ParsedCertificate::try_from(end)?, host)
     }
 }
@@ -160,7 +164,22 @@ fn matches(name: &str, host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
     use super::*;
+
+    #[test]
+    fn an_address_may_stand_among_the_names_of_hosts() {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.subject_alt_names = vec![SanType::DnsName("10.1.2.3".try_into().expect("ASCII"))];
+        let end = params.self_signed(&KeyPair::generate().expect("a key")).expect("signed");
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+        let verifier = Verifier { chains: None, roots: Vec::new(), revocation: false, names: true, algorithms };
+        for (host, expected) in [("10.1.2.3", true), ("10.1.2.4", false), ("db.example", false)] {
+            let host = ServerName::try_from(host).expect("a name");
+            assert_eq!(verifier.check_name(end.der(), &host).is_ok(), expected, "{host:?}");
+        }
+    }
 
     #[test]
     fn common_names_match_as_in_libpq() {

@@ -154,7 +154,9 @@ async fn credential(
         Secret::Known(credential) => Ok(credential),
         Secret::PasswordPrompt(ask) => ask.password().await.map(Credential::Password),
         Secret::Fixed(other) => {
+            login.secret = Secret::Sought;
             let found = endpoint.credentials.password(login.database(), &login.user).await;
+            login.secret = Secret::Used;
             let Some(password) = found.map_err(DialError::Credential)? else {
                 return other.ok_or(DialError::NoPassword);
             };
@@ -162,7 +164,7 @@ async fn credential(
             Ok(Credential::Password(password))
         }
         Secret::None => Err(DialError::NoPassword),
-        Secret::Used => Err(DialError::Protocol("the server asks for the password twice".into())),
+        Secret::Sought | Secret::Used => Err(DialError::Protocol("the server asks for the password twice".into())),
     }
 }
 

@@ -73,6 +73,8 @@ pub(crate) enum Secret {
     Fixed(Option<Credential>),
     /// A client is asked.
     PasswordPrompt(PasswordPrompt),
+    /// It is being looked up.
+    Sought,
     /// It has been used: a server asks once.
     Used,
 }
@@ -84,7 +86,7 @@ impl Secret {
             Self::Known(credential) => Some(Self::Known(credential.clone())),
             Self::Fixed(other) => Some(Self::Fixed(other.clone())),
             Self::None => Some(Self::None),
-            Self::PasswordPrompt(_) | Self::Used => None,
+            Self::PasswordPrompt(_) | Self::Sought | Self::Used => None,
         }
     }
 }
@@ -312,7 +314,7 @@ impl Dial<'_> {
     /// Returns whether a server that has refused us may let us in with encryption, or without: as long as it has not asked for a
     /// password, it is `pg_hba.conf` that has no line for us.
     fn may_another_help(&self, error: &DialError) -> TlsRetry {
-        let not_asked = !matches!(self.login.secret, Secret::Used);
+        let not_asked = !matches!(self.login.secret, Secret::Sought | Secret::Used);
         match error {
             DialError::Refused(client_error, _)
                 if not_asked && client_error.code() == sqlstate::INVALID_AUTHORIZATION =>
@@ -356,7 +358,14 @@ impl Dial<'_> {
     }
 
     fn timed_out(&self) -> DialError {
-        self.unreachable(format!("timed out after {} s (server_connect_timeout)", self.limit.as_secs_f32()))
+        let limit = self.limit.as_secs_f32();
+        match self.login.secret {
+            Secret::Sought => DialError::Credential(format!(
+                "no password was found within {limit} s (server_connect_timeout): password_command has not ended, or the file has not \
+                 been read"
+            )),
+            _ => self.unreachable(format!("timed out after {limit} s (server_connect_timeout)")),
+        }
     }
 
     /// The error for a server that may have got something of the attempt.

@@ -26,6 +26,7 @@ use neighbours::Neighbours;
 use returning::Returning;
 use tentative::TentativeLeases;
 pub(crate) use tentative::{Recall, TentativeLease};
+pub(crate) use waiting::Patience;
 
 use super::close::{CloseReason, Closed};
 use super::conn_info::ConnInfos;

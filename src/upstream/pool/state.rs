@@ -1,9 +1,8 @@
 //! The state of a pool, for the console and for errors to clients that got no connection.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use super::Pool;
+use super::{Patience, Pool};
 use crate::config::Mode;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::upstream::dial::DialError;
@@ -59,16 +58,17 @@ impl Pool {
     }
 
     /// Builds the error for a client that has waited in vain: the cause, the users of the connections, the setting that helps.
-    pub(super) fn exhausted(&self, waited: Duration) -> ClientError {
+    pub(super) fn exhausted(&self, patience: Patience) -> ClientError {
+        let Patience { limit, setting } = patience;
         if self.is_paused() {
             let paused = format!("database \"{}\" is paused", self.database());
             return ClientError::error(ErrorSource::Limits, sqlstate::CANNOT_CONNECT_NOW, paused)
-                .detail(format!("waited {:.1} s", waited.as_secs_f32()))
+                .detail(format!("waited {:.1} s", limit.as_secs_f32()))
                 .hint("RESUME at pgferry's console ends the pause.");
         }
         let leased = self.leased.load(Ordering::Relaxed);
         let active = self.active.load(Ordering::Relaxed).min(leased);
-        let waited = format!("waited {:.1} s (query_wait_timeout)", waited.as_secs_f32());
+        let waited = format!("waited {:.1} s ({setting})", limit.as_secs_f32());
         if let Some(error) = self.queue().last_error() {
             let client_error = error.client_error();
             if error.is_full() {
@@ -108,7 +108,7 @@ impl Pool {
             (_, _, Mode::Session) if leased > active => client_error.hint(
                 "Idle clients keep their connection in session mode: try pool_mode = \"transaction\", or raise pool_size or reserve_pool_size.",
             ),
-            _ => client_error.hint("Raise pool_size if the server can take more connections, or query_wait_timeout."),
+            _ => client_error.hint(format!("Raise pool_size if the server can take more connections, or {setting}.")),
         }
     }
 }

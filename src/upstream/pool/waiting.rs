@@ -37,6 +37,13 @@ impl Drop for Place<'_> {
     }
 }
 
+/// Longest wait for a connection, and the setting that it follows from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub limit: Duration,
+    pub setting: &'static str,
+}
+
 impl Pool {
     /// A connection, at once or when one comes free or open, in the order of asking; `since` is now. Cancel-safe:
     /// a client that stops waiting costs no connection.
@@ -47,13 +54,13 @@ impl Pool {
         self: &Arc<Self>,
         asked: &RequestedParams,
         since: Instant,
-        patience: Duration,
+        patience: Patience,
     ) -> Result<Lease, CheckoutError> {
         if self.role_auth.succession() == Some(Succession::AnotherRole) {
             return Err(CheckoutError::Replaced);
         }
         let mut place = loop {
-            if let Some(place) = self.enter(since.checked_add(patience)) {
+            if let Some(place) = self.enter(since.checked_add(patience.limit)) {
                 break place;
             }
             if let Some(lease) = self.checkout_idle(asked, Instant::now()) {
