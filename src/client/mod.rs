@@ -175,6 +175,10 @@ async fn greet(
         Hello::Cancel { pid, secret } => {
             let source = shared.server_side.logins.limiter.of(conn.stream());
             Box::pin(shared.cancel(&source, pid, &secret)).await;
+            // libpq takes an end of TLS without its goodbye for a cancel request that has failed.
+            if conn.stream().tls().is_some() {
+                Box::pin(farewell(conn)).await;
+            }
             Ok(None)
         }
         // An administrator gets in when no other client does.

@@ -41,7 +41,7 @@ impl Settings {
         match own {
             None => Ok(()),
             Some(endpoint) => Err(reader
-                .error("upstream", format!("pgferry itself listens at {}", endpoint.host))
+                .error("upstream", format!("{} is an address at which pgferry itself listens", endpoint.host))
                 .hint("set upstream to where PostgreSQL is: --upstream, PGFERRY_UPSTREAM, or upstream = in the file")),
         }
     }

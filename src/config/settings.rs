@@ -321,7 +321,7 @@ mod tests {
             ("postgres://db", "[databases.x]\nupstream = \"postgres:///?host=/run/pgferry\""),
         ] {
             let error = resolve(&format!("upstream = \"{upstream}\"\n{rest}")).expect_err(upstream).to_string();
-            assert!(error.contains("pgferry itself listens at"), "{error}");
+            assert!(error.contains("at which pgferry itself listens"), "{error}");
         }
         for (upstream, rest) in [
             ("postgres:///shop?host=/var/run/postgresql", ""),

@@ -53,13 +53,12 @@ pub(super) fn users(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Value, C
     let mut users = BTreeMap::new();
     for (user, secret) in fields {
         let name = format!("users.{}", user.get_ref());
-        let entry = match secret.get_ref() {
-            DeValue::Table(fields) => user_table(fields, at, &name)?,
-            _ => {
-                let text = written_value::secret(secret);
-                let text = text.map_err(|error| ConfigError::new(error).at(&at(user.span()), &name))?;
-                UserEntry { secret: Some(text), ..UserEntry::default() }
-            }
+        let entry = if let DeValue::Table(fields) = secret.get_ref() {
+            user_table(fields, at, &name)?
+        } else {
+            let text = written_value::secret(secret);
+            let text = text.map_err(|error| ConfigError::new(error).at(&at(user.span()), &name))?;
+            UserEntry { secret: Some(text), ..UserEntry::default() }
         };
         if let Some(secret) = &entry.secret {
             let bad = |error: &str| ConfigError::new(error).at(&at(user.span()), &name);

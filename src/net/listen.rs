@@ -97,9 +97,13 @@ impl Listener {
             fs::create_dir_all(dir)
                 .map_err(|error| ListenError::Directory { dir: dir.display().to_string(), error })?;
         }
-        let claim = SocketLock::lock(path)?;
+        let mut claim = SocketLock::lock(path)?;
         let io = |error| ListenError::Io { at: shown.clone(), error };
-        match refuse_strangers(path).and_then(|()| listen_file(path, mode, group).map_err(io)) {
+        // Nothing is written into a stranger's lock.
+        let opened = refuse_strangers(path)
+            .and_then(|()| claim.sign().map_err(io))
+            .and_then(|()| listen_file(path, mode, group).map_err(io));
+        match opened {
             Ok(listener) => {
                 let file = claim.of_file().map_err(io)?;
                 Ok(Self::new(listener, false, shown, Some(file)))
@@ -471,6 +475,24 @@ mod tests {
                 "nothing is left"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn the_lock_of_a_stranger_stays_as_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, lock) = (dir.path().join("s"), dir.path().join("s.lock"));
+        // PostgreSQL's, which lists its process and data directory.
+        fs::write(&lock, "4711\n/var/lib/postgresql").expect("writable");
+        let stranger = std_unix::UnixListener::bind(&path).expect("free");
+        bind(&path, 0o777).expect_err("alive");
+        assert_eq!(fs::read_to_string(&lock).expect("still there"), "4711\n/var/lib/postgresql");
+        drop(stranger);
+        fs::remove_file(&lock).expect("there");
+        let target = dir.path().join("target");
+        fs::write(&target, "precious").expect("writable");
+        std::os::unix::fs::symlink(&target, &lock).expect("writable");
+        bind(&path, 0o777).expect_err("a link");
+        assert_eq!(fs::read_to_string(&target).expect("still there"), "precious");
     }
 
     #[tokio::test]

@@ -16,6 +16,8 @@ pub(super) struct SocketLock {
     path: PathBuf,
     lock_path: PathBuf,
     lock: Flock<File>,
+    /// The file was made here: it is not a stale one, nor that of a program that locks it in another way, as PostgreSQL does.
+    is_new: bool,
     inherited: bool,
 }
 
@@ -31,7 +33,7 @@ pub(super) struct SocketFile {
 }
 
 impl SocketLock {
-    /// Takes the lock beside `path`, writing our pid into its file.
+    /// Takes the lock beside `path`.
     ///
     /// # Errors
     /// When another process has it, or the system refuses.
@@ -40,9 +42,7 @@ impl SocketLock {
         let lock_path = PathBuf::from(format!("{at}.lock"));
         let io = |error| ListenError::Io { at: lock_path.display().to_string(), error };
         loop {
-            let mut options = File::options();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let file = options.open(&lock_path).map_err(io)?;
+            let (file, is_new) = open(&lock_path).map_err(io)?;
             let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
                 Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
@@ -58,9 +58,7 @@ impl SocketLock {
             };
             // The former owner removes the file while it holds the lock: ours must be the one that is there now.
             if is_at(&lock, &lock_path).map_err(io)? {
-                return Self { path: path.to_owned(), lock_path: lock_path.clone(), lock, inherited: false }
-                    .signed()
-                    .map_err(io);
+                return Ok(Self { path: path.to_owned(), lock_path, lock, is_new, inherited: false });
             }
         }
     }
@@ -77,7 +75,7 @@ impl SocketLock {
         // A lock belongs to what was opened, by whichever descriptor: this one has it already.
         let lock = Flock::lock(File::from(lock), FlockArg::LockExclusiveNonblock);
         let lock = lock.map_err(|(_, errno)| io(errno.into()))?;
-        Ok(Self { path: path.to_owned(), lock_path, lock, inherited: true })
+        Ok(Self { path: path.to_owned(), lock_path, lock, is_new: false, inherited: true })
     }
 
     /// Returns whether the lock is on the file that is there now.
@@ -86,13 +84,11 @@ impl SocketLock {
         is_at(&self.lock, &self.lock_path).unwrap_or(false)
     }
 
-    fn signed(mut self) -> io::Result<Self> {
-        self.sign()?;
-        Ok(self)
-    }
-
     /// Writes our pid into the lock's file.
-    fn sign(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn sign(&mut self) -> io::Result<()> {
         self.lock.set_len(0)?;
         io::Seek::rewind(&mut *self.lock)?;
         writeln!(self.lock, "{}", std::process::id())
@@ -100,7 +96,7 @@ impl SocketLock {
 
     /// Gives up a place at which there is no socket file of ours.
     pub(super) fn withdraw(self) {
-        if self.is_in_place() {
+        if self.is_new && self.is_in_place() {
             // A failure can't be reported any more; the next owner takes the file as it is.
             let _ = fs::remove_file(&self.lock_path);
         }
@@ -114,6 +110,26 @@ impl SocketLock {
         let metadata = fs::metadata(&self.path)?;
         let shared = self.inherited;
         Ok(SocketFile { id: (metadata.dev(), metadata.ino()), claim: Some(self), shared })
+    }
+}
+
+/// Opens the file of a lock, and says whether it was made for that. A link is not followed: in a directory of many users it may lead to
+/// a file of ours.
+fn open(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    loop {
+        match options.create_new(true).open(path) {
+            Ok(file) => return Ok((file, true)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        match options.create_new(false).open(path) {
+            Ok(file) => return Ok((file, false)),
+            // It has gone meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

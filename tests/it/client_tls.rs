@@ -1,5 +1,6 @@
 //! TLS towards clients: SSLRequest and direct, certificates, logins bound to the channel.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::harness::pgferry::command;
@@ -186,6 +187,24 @@ fn a_new_certificate_is_shown_and_a_broken_one_is_not() {
     server.certs.write("ferry.crt", "nothing");
     assert!(verify().is_ok(), "the old one stays");
     server.ferry.logs("can't be used, the old ones stay");
+}
+
+#[test]
+fn a_cancel_request_inside_tls_gets_tlss_goodbye() {
+    let server = Encrypted::start(Postgres::shared(), "");
+    let connect = format!("127.0.0.1:{}", server.port);
+    let mut client = Command::new("timeout")
+        .args(["20", "openssl", "s_client", "-quiet", "-ign_eof", "-starttls", "postgres", "-connect", &connect])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("openssl");
+    let request = packet(80_877_102, &[0, 0, 0, 1, 0, 0, 0, 2]);
+    client.stdin.take().expect("piped").write_all(&request).expect("sent");
+    let output = client.wait_with_output().expect("openssl");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // libpq 17 and later takes another end for a request that has failed, and says so.
+    assert!(output.status.success() && !said.contains("unexpected eof"), "{said}");
 }
 
 #[test]
