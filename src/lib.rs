@@ -22,6 +22,7 @@ mod net;
 mod offload;
 mod permission;
 mod server;
+mod small_file;
 mod system_error;
 mod track;
 mod upstream;

@@ -15,6 +15,7 @@ use crate::error::ClientError;
 use crate::file_watch::Reloadable;
 use crate::lock::lock;
 use crate::permission::{Attempt, describe};
+use crate::small_file;
 use crate::upstream::Pools;
 use crate::upstream::auth_query::AuthQuery;
 use crate::upstream::counters::Counters;
@@ -47,7 +48,7 @@ impl Secrets {
             let read = {
                 let path = path.clone();
                 move || {
-                    let text = std::fs::read_to_string(&path).map(Zeroizing::new);
+                    let text = small_file::read_text(&path).map(Zeroizing::new);
                     let text = text
                         .map_err(|error| format!("auth_file: {}", describe(Attempt::Read, &path.display(), &error)))?;
                     userlist(&text).map_err(|error| format!("auth_file: {}: {error}", path.display()))

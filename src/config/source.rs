@@ -12,6 +12,7 @@ use super::tables;
 use super::value::PeerRule;
 use super::written_value::{Value, Values, of_key, unknown};
 use crate::permission::{Attempt, describe};
+use crate::small_file;
 
 /// Variables of the environment that other programs read as well, and the settings that they stand for.
 const SHARED: [(&str, &str); 2] = [("DATABASE_URL", "upstream"), ("PGPASSFILE", "passfile")];
@@ -97,7 +98,7 @@ impl RawConfig {
                 None => key.strip_suffix("_file").and_then(keys::find).filter(|key| key.secret && key.name != "users"),
             };
             if let Some(secret) = from_file {
-                let content = std::fs::read_to_string(&text).map(Zeroizing::new).map_err(|error| {
+                let content = small_file::read_text(Path::new(&text)).map(Zeroizing::new).map_err(|error| {
                     ConfigError::new(describe(Attempt::Read, &text, &error)).at(&place, secret.name)
                 })?;
                 self.put(secret.name, place, Value::One(content.trim_end_matches(['\n', '\r']).to_owned()));
@@ -127,7 +128,7 @@ impl RawConfig {
     /// A file that can't be read, is no TOML, or has an unknown or ill-typed key; with file, line and key.
     pub fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map(Zeroizing::new);
+        let text = small_file::read_text(path).map(Zeroizing::new);
         let text = text.map_err(|error| ConfigError::new(describe(Attempt::Read, &name, &error)))?;
         self.file_text(&name, &text)
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::ini::{Ini, words};
 use super::{Toml, list, quoted};
 use crate::config::{CONSOLE, Network};
+use crate::small_file;
 
 /// Writes the rules of logins.
 pub(super) fn write(ini: &Ini, out: &mut Toml) {
@@ -129,7 +130,7 @@ fn unquoted(field: &str) -> Result<&str, String> {
 /// The lines of an HBA file as rules, in their order.
 fn hba(ini: &Ini, listed: &[String], out: &mut Toml) {
     let path = ini.get("auth_hba_file").unwrap_or_default();
-    let text = match std::fs::read_to_string(Path::new(path)) {
+    let text = match small_file::read_text(Path::new(path)) {
         Ok(text) => text,
         Err(error) => {
             return out.without("auth_hba_file", path, &format!("{error}: write [[rule]] tables"));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::permission::{Attempt, describe};
+use crate::small_file;
 
 use super::Words;
 
@@ -45,7 +46,7 @@ impl Ini {
 
     fn include(&mut self, path: &Path, depth: usize) -> Result<(), String> {
         let shown = path.display();
-        let text = std::fs::read_to_string(path).map_err(|error| describe(Attempt::Read, &shown, &error))?;
+        let text = small_file::read_text(path).map_err(|error| describe(Attempt::Read, &shown, &error))?;
         self.text(&shown.to_string(), &text, &mut |ini, name, place| {
             if depth == 0 {
                 return Err(format!("{place}: files include each other more than {MAX_INCLUDE_DEPTH} deep"));

@@ -13,6 +13,7 @@ use crate::auth::{Password, pgpass};
 use crate::config::{Host, Settings};
 use crate::offload::SerialExecutor;
 use crate::permission::{Attempt, describe};
+use crate::small_file;
 
 /// The directory that libpq's password files know as `localhost`.
 const DEFAULT_SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
@@ -61,7 +62,7 @@ impl Credentials {
         }
         if let Some(path) = &self.file {
             let own = path.clone();
-            let read = self.reading.run(move || fs::read(own)).await.and_then(|read| read);
+            let read = self.reading.run(move || small_file::read(&own)).await.and_then(|read| read);
             let text = read.map_err(|error| {
                 format!("upstream_password_file: {}", describe(Attempt::Read, &path.display(), &error))
             })?;
@@ -114,5 +115,5 @@ fn private_file(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
         );
         return None;
     }
-    fs::read(path).ok().map(Zeroizing::new)
+    small_file::read(path).ok().map(Zeroizing::new)
 }

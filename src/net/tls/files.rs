@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use crate::permission::{Attempt, describe};
+use crate::small_file;
 
 /// Puts the name of the setting in front of what is wrong with its file.
 pub(super) fn named(setting: &str) -> impl Fn(String) -> String {
@@ -66,7 +67,7 @@ pub(super) fn unusable(certificate: &Path, key: &Path, error: &rustls::Error) ->
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| describe(Attempt::Read, &path.display(), &error))
+    small_file::read(path).map_err(|error| describe(Attempt::Read, &path.display(), &error))
 }
 
 fn at(path: &Path, error: &dyn fmt::Display) -> String {
