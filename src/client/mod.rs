@@ -173,12 +173,7 @@ async fn greet(
     match hello {
         Hello::Gone => Ok(None),
         Hello::Cancel { pid, secret } => {
-            let source = shared.server_side.logins.limiter.of(conn.stream());
-            Box::pin(shared.cancel(&source, pid, &secret)).await;
-            // libpq takes an end of TLS without its goodbye for a cancel request that has failed.
-            if conn.stream().tls().is_some() {
-                Box::pin(farewell(conn)).await;
-            }
+            Box::pin(cancel(shared, conn, pid, secret)).await;
             Ok(None)
         }
         // An administrator gets in when no other client does.
@@ -196,6 +191,16 @@ async fn greet(
         Hello::Startup(parsed_startup) => {
             log_in(shared, conn, place.as_ref(), &parsed_startup, &settings, connected_at).await
         }
+    }
+}
+
+/// Carries out a cancel request.
+async fn cancel(shared: &Arc<Shared>, conn: &mut Conn, pid: i32, secret: Vec<u8>) {
+    let source = shared.server_side.logins.limiter.of(conn.stream());
+    shared.cancel(&source, pid, &secret).await;
+    // libpq takes an end of TLS without its goodbye for a cancel request that has failed.
+    if conn.stream().tls().is_some() {
+        farewell(conn).await;
     }
 }
 

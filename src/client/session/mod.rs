@@ -305,44 +305,53 @@ impl<'a> Session<'a> {
     }
 
     /// Works on `lease`, which the client is given at `now`, and gives it back.
-    async fn work_on(&mut self, mut lease: Lease, settings: &Settings, now: Instant) -> Result<Progress, SessionEnd> {
-        let outcome = {
-            let mut pairing = self.pair(&mut lease, settings, now);
-            match pairing.plain_request() {
-                // Boxed, since most requests get along without a machine.
-                None => Box::pin(pairing.relay().run(now)).await,
-                Some(request) => {
-                    let mut exchange = pairing.begin_plain(request, now);
-                    if poll_fn(|cx| pairing.poll_plain(cx, &mut exchange)).await {
-                        pairing.finish_plain(exchange)
-                    } else {
-                        Box::pin(pairing.go_on(exchange)).await
+    ///
+    /// Not an `async fn`, for the sake of room: see [`run`].
+    fn work_on<'b>(
+        &'b mut self,
+        mut lease: Lease,
+        settings: &'b Settings,
+        now: Instant,
+    ) -> impl Future<Output = Result<Progress, SessionEnd>> + use<'b, 'a> {
+        async move {
+            let outcome = {
+                let mut pairing = self.pair(&mut lease, settings, now);
+                match pairing.plain_request() {
+                    None => pairing.relay().run(now).await,
+                    Some(request) => {
+                        let mut exchange = pairing.begin_plain(request, now);
+                        if poll_fn(|cx| pairing.poll_plain(cx, &mut exchange)).await {
+                            pairing.finish_plain(exchange)
+                        } else {
+                            // Boxed, since that is seldom: all of this fits what the allocator has at hand, a kilobyte.
+                            Box::pin(pairing.go_on(exchange)).await
+                        }
                     }
                 }
+            };
+            let after = match end::after(&outcome.end) {
+                Ok(Progress::Unanswered) if !self.has_request() => Ok(Progress::Answered),
+                after => after,
+            };
+            // From here on a cancel request has nothing to hit there; one that is under way closes the gate.
+            let was_cancelled = match after {
+                Ok(Progress::Unanswered) => self.handle.set_unconnected(),
+                Ok(Progress::Answered | Progress::Cancelled) | Err(_) => {
+                    self.handle.set_idle(&self.state);
+                    false
+                }
+            };
+            let cut = outcome.remains.cut;
+            checkin::check_in(self.shared, settings, lease, outcome);
+            match after {
+                // Whatever is sent behind half a message would be taken for its other half.
+                Err(SessionEnd::Tell(client_error)) if cut => {
+                    warn!(client = self.handle.id, "ended a session in the middle of a message: {client_error}");
+                    Err(SessionEnd::Quiet)
+                }
+                Ok(Progress::Unanswered) if was_cancelled => Ok(Progress::Cancelled),
+                after => after,
             }
-        };
-        let after = match end::after(&outcome.end) {
-            Ok(Progress::Unanswered) if !self.has_request() => Ok(Progress::Answered),
-            after => after,
-        };
-        // From here on a cancel request has nothing to hit there; one that is under way closes the gate.
-        let was_cancelled = match after {
-            Ok(Progress::Unanswered) => self.handle.set_unconnected(),
-            Ok(Progress::Answered | Progress::Cancelled) | Err(_) => {
-                self.handle.set_idle(&self.state);
-                false
-            }
-        };
-        let cut = outcome.remains.cut;
-        checkin::check_in(self.shared, settings, lease, outcome);
-        match after {
-            // Whatever is sent behind half a message would be taken for its other half.
-            Err(SessionEnd::Tell(client_error)) if cut => {
-                warn!(client = self.handle.id, "ended a session in the middle of a message: {client_error}");
-                Err(SessionEnd::Quiet)
-            }
-            Ok(Progress::Unanswered) if was_cancelled => Ok(Progress::Cancelled),
-            after => after,
         }
     }
 
