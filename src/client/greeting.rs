@@ -32,7 +32,7 @@ pub(crate) async fn greet(
     deadline: tokio::time::Instant,
 ) -> Result<Arc<Greeting>, ClientError> {
     let mut known = pool.parameters.greeting(&parsed_startup.wanted);
-    let is_outdated = |greeting: &Greeting| pool.parameters.claim_standby_question(greeting, Instant::now());
+    let is_outdated = |greeting: &Greeting| pool.parameters.claim_standby_question(greeting, Instant::now);
     if known.as_deref().is_some_and(is_outdated) {
         Box::pin(ask_standby(pool, &parsed_startup.wanted, deadline)).await;
         known = pool.parameters.greeting(&parsed_startup.wanted);

@@ -132,8 +132,9 @@ impl ParameterCache {
 
     /// Returns whether a login with `greeting` is to ask the server whether it is still the standby that it was. It tells of its
     /// promotion only with an answer, and there is none as long as all clients leave a standby at once.
-    pub fn claim_standby_question(&self, greeting: &Greeting, now: Instant) -> bool {
+    pub fn claim_standby_question(&self, greeting: &Greeting, now: impl FnOnce() -> Instant) -> bool {
         greeting.role == ServerRole::Standby && {
+            let now = now();
             let mut learned = self.lock();
             let is_recent = |at: Instant| now.saturating_duration_since(at) < STANDBY_INTERVAL;
             let is_due = !learned.standby_asked.is_some_and(is_recent);

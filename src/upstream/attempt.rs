@@ -1,7 +1,7 @@
 //! Trying a login upstream: because nothing is known, or because what is known is old.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use tracing::info;
@@ -44,7 +44,7 @@ pub(crate) fn attempt(
         let outcome = dial::dial(&settings, login(&pool, config, &settings, secret), counters, buffers, limit).await;
         match pool.looked_at(outcome, &settings).await {
             Ok(mut new_conn) => {
-                let known = pool.role_auth.freshness(Duration::ZERO) == Freshness::Stale;
+                let known = pool.role_auth.freshness(Duration::ZERO, Instant::now()) == Freshness::Stale;
                 let password = pool.role_auth.accepted(key, new_conn.credential.clone());
                 let next = if known { succeed(&mut new_conn, &pool, &pools, password, limit).await } else { None };
                 let pool = next.unwrap_or(pool);

@@ -137,10 +137,10 @@ impl RoleAuth {
         self.memory().requirement
     }
 
-    /// Returns how fresh the knowledge is that the upstream lets the user in; fresh where it never has, so that there is none.
+    /// Returns how fresh the knowledge is at `now` that the upstream lets the user in; fresh where it never has, so that there is none.
     #[must_use]
-    pub(crate) fn freshness(&self, recheck: Duration) -> Freshness {
-        match self.memory().proved.map(|at| at.elapsed()) {
+    pub(crate) fn freshness(&self, recheck: Duration, now: Instant) -> Freshness {
+        match self.memory().proved.map(|at| now.saturating_duration_since(at)) {
             Some(age) if age >= recheck * 2 => Freshness::Stale,
             Some(age) if age >= recheck => Freshness::Due,
             _ => Freshness::Fresh,

@@ -97,7 +97,7 @@ async fn enter_by_password(attempt: &mut LoginAttempt<'_>, key: &PoolKey) -> Res
     let pools = &attempt.shared.pools;
     let pool = pools.get(key);
     let mut login = PassThrough { attempt, pool: &pool, password_given: false };
-    let entered = login.run().await;
+    let entered = login.run(std::time::Instant::now()).await;
     let proved = login.password_given;
     pools.forget(&pool);
     let entered = entered?;

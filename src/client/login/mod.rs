@@ -130,8 +130,9 @@ pub(crate) async fn log_in(
     };
     let mut pool = shared.pools.get(&key);
     pool.touch(connected_at);
+    let now = std::time::Instant::now();
     let entered = match rule.method {
-        Auth::PassThrough => PassThrough { attempt: &mut attempt, pool: &pool, password_given: false }.run().await,
+        Auth::PassThrough => PassThrough { attempt: &mut attempt, pool: &pool, password_given: false }.run(now).await,
         _ => Box::pin(recheck_before_login(shared, &pool, settings, deadline, password)).await.map(|()| true),
     };
     if pool.role_auth.succession().is_some() {
@@ -139,7 +140,7 @@ pub(crate) async fn log_in(
         pool = shared.pools.get(&key);
     }
     if let Ok(true) = entered {
-        recheck_in_background(shared, &pool, settings);
+        recheck_in_background(shared, &pool, settings, now);
     }
     // Only a client that has logged in takes a place that others need.
     let begun = match entered.and_then(|entered| entered.then(|| client_slot(shared, user)).transpose()) {
@@ -194,7 +195,10 @@ async fn recheck_before_login(
     password: PasswordChange,
 ) -> Result<(), ClientError> {
     let is_changed = password == PasswordChange::Changed;
-    let is_needed = || is_changed || pool.role_auth.freshness(settings.auth.auth_recheck) == Freshness::Stale;
+    let is_needed = || {
+        is_changed
+            || pool.role_auth.freshness(settings.auth.auth_recheck, std::time::Instant::now()) == Freshness::Stale
+    };
     if !is_needed() {
         return Ok(());
     }
@@ -206,10 +210,10 @@ async fn recheck_before_login(
     in_time(deadline, settings.timeouts.client_login_timeout, rechecked).await?
 }
 
-/// Has the upstream asked in the background whether it still lets the user in, where that is due.
-fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings) {
+/// Has the upstream asked in the background whether it still lets the user in, where that is due `now`.
+fn recheck_in_background(shared: &Arc<Shared>, pool: &Arc<Pool>, settings: &Settings, now: std::time::Instant) {
     let limit = settings.auth.auth_recheck;
-    if pool.role_auth.freshness(limit) == Freshness::Due && pool.role_auth.claim_recheck(limit) {
+    if pool.role_auth.freshness(limit, now) == Freshness::Due && pool.role_auth.claim_recheck(limit) {
         let (pools, pool) = (Arc::clone(&shared.pools), Arc::clone(pool));
         // What came of it is seen by the next client.
         tokio::spawn(async move { recheck(&pool, &pools, PasswordChange::Unchanged).await });

@@ -22,9 +22,9 @@ pub(super) struct PassThrough<'a, 'b> {
 }
 
 impl PassThrough<'_, '_> {
-    /// The upstream decides: by what it is known to do, or by trying. `false` when the client went away.
-    pub(super) async fn run(&mut self) -> Result<bool, ClientError> {
-        if self.requirement(&self.pool.role_auth) == AuthRequirement::Open {
+    /// The upstream decides: by what it is known to do at `now`, or by trying. `false` when the client went away.
+    pub(super) async fn run(&mut self, now: std::time::Instant) -> Result<bool, ClientError> {
+        if self.requirement(&self.pool.role_auth, now) == AuthRequirement::Open {
             return Ok(true);
         }
         let pool = Arc::clone(self.pool);
@@ -45,7 +45,7 @@ impl PassThrough<'_, '_> {
         let source = self.attempt.source();
         let mut given: Option<Password> = None;
         loop {
-            match (&given, self.requirement(&role_auth)) {
+            match (&given, self.requirement(&role_auth, std::time::Instant::now())) {
                 (None, AuthRequirement::Open) => return Ok(true),
                 (None, AuthRequirement::Asks) => {
                     let Some(password) = self.ask().await? else { return Ok(false) };
@@ -109,7 +109,7 @@ impl PassThrough<'_, '_> {
     /// Returns whether it is known by now how the login ends, or that the client is to be asked first.
     fn is_settled(&self, role_auth: &RoleAuth, given: Option<&Password>) -> bool {
         match given {
-            None => self.requirement(role_auth) != AuthRequirement::Unknown,
+            None => self.requirement(role_auth, std::time::Instant::now()) != AuthRequirement::Unknown,
             Some(password) => {
                 self.is_known(role_auth, password)
                     || role_auth.refusal(&self.attempt.shared.server_side.key, password).is_some()
@@ -117,17 +117,18 @@ impl PassThrough<'_, '_> {
         }
     }
 
-    /// Returns the upstream's known requirement, as far as that is not too old to let clients in.
-    fn requirement(&self, role_auth: &RoleAuth) -> AuthRequirement {
+    /// Returns the upstream's known requirement, as far as that is not too old at `now` to let clients in.
+    fn requirement(&self, role_auth: &RoleAuth, now: std::time::Instant) -> AuthRequirement {
         match role_auth.requirement() {
-            AuthRequirement::Open if self.is_stale(role_auth) => AuthRequirement::Unknown,
+            AuthRequirement::Open if self.is_stale(role_auth, now) => AuthRequirement::Unknown,
             other => other,
         }
     }
 
     /// Returns whether `password` is known to be the right one, and that is not too old.
     fn is_known(&self, role_auth: &RoleAuth, password: &Password) -> bool {
-        role_auth.matches(&self.attempt.shared.server_side.key, password) && !self.is_stale(role_auth)
+        role_auth.matches(&self.attempt.shared.server_side.key, password)
+            && !self.is_stale(role_auth, std::time::Instant::now())
     }
 
     /// Returns whether the client would be let in by what is known, however old.
@@ -138,8 +139,8 @@ impl PassThrough<'_, '_> {
         }
     }
 
-    fn is_stale(&self, role_auth: &RoleAuth) -> bool {
-        role_auth.freshness(self.attempt.settings.auth.auth_recheck) == Freshness::Stale
+    fn is_stale(&self, role_auth: &RoleAuth, now: std::time::Instant) -> bool {
+        role_auth.freshness(self.attempt.settings.auth.auth_recheck, now) == Freshness::Stale
     }
 
     /// Tries upstream what the client has `given`, or what the upstream wants to be given; `None` when the client goes away.
