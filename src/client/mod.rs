@@ -173,7 +173,7 @@ async fn greet(
     match hello {
         Hello::Gone => Ok(None),
         Hello::Cancel { pid, secret } => {
-            Box::pin(cancel(shared, conn, pid, secret)).await;
+            Box::pin(carry_out_cancel(shared, conn, pid, secret)).await;
             Ok(None)
         }
         // An administrator gets in when no other client does.
@@ -195,7 +195,7 @@ async fn greet(
 }
 
 /// Carries out a cancel request.
-async fn cancel(shared: &Arc<Shared>, conn: &mut Conn, pid: i32, secret: Vec<u8>) {
+async fn carry_out_cancel(shared: &Arc<Shared>, conn: &mut Conn, pid: i32, secret: Vec<u8>) {
     let source = shared.server_side.logins.limiter.of(conn.stream());
     shared.cancel(&source, pid, &secret).await;
     // libpq takes an end of TLS without its goodbye for a cancel request that has failed.

@@ -307,6 +307,7 @@ impl<'a> Session<'a> {
     /// Works on `lease`, which the client is given at `now`, and gives it back.
     ///
     /// Not an `async fn`, for the sake of room: see [`run`].
+    #[expect(clippy::manual_async_fn, reason = "one would keep what it is called with twice")]
     fn work_on<'b>(
         &'b mut self,
         mut lease: Lease,
