@@ -16,9 +16,18 @@ pub(super) struct SocketLock {
     path: PathBuf,
     lock_path: PathBuf,
     lock: Flock<File>,
-    /// The file was made here: it is not a stale one, nor that of a program that locks it in another way, as PostgreSQL does.
-    is_new: bool,
-    inherited: bool,
+    origin: Origin,
+}
+
+/// Origins of a lock's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// It was made for this lock.
+    Made,
+    /// It was there: a stale one, or that of a program that locks it in another way, as PostgreSQL does.
+    Found,
+    /// Another process has locked it, and handed it over.
+    Inherited,
 }
 
 /// A socket file that is ours while its lock is held. It goes with this.
@@ -42,7 +51,7 @@ impl SocketLock {
         let lock_path = PathBuf::from(format!("{at}.lock"));
         let io = |error| ListenError::Io { at: lock_path.display().to_string(), error };
         loop {
-            let (file, is_new) = open(&lock_path).map_err(io)?;
+            let (file, origin) = open(&lock_path).map_err(io)?;
             let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
                 Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
@@ -58,7 +67,7 @@ impl SocketLock {
             };
             // The former owner removes the file while it holds the lock: ours must be the one that is there now.
             if is_at(&lock, &lock_path).map_err(io)? {
-                return Ok(Self { path: path.to_owned(), lock_path, lock, is_new, inherited: false });
+                return Ok(Self { path: path.to_owned(), lock_path, lock, origin });
             }
         }
     }
@@ -75,7 +84,7 @@ impl SocketLock {
         // A lock belongs to what was opened, by whichever descriptor: this one has it already.
         let lock = Flock::lock(File::from(lock), FlockArg::LockExclusiveNonblock);
         let lock = lock.map_err(|(_, errno)| io(errno.into()))?;
-        Ok(Self { path: path.to_owned(), lock_path, lock, is_new: false, inherited: true })
+        Ok(Self { path: path.to_owned(), lock_path, lock, origin: Origin::Inherited })
     }
 
     /// Returns whether the lock is on the file that is there now.
@@ -96,7 +105,7 @@ impl SocketLock {
 
     /// Gives up a place at which there is no socket file of ours.
     pub(super) fn withdraw(self) {
-        if self.is_new && self.is_in_place() {
+        if self.origin == Origin::Made && self.is_in_place() {
             // A failure can't be reported any more; the next owner takes the file as it is.
             let _ = fs::remove_file(&self.lock_path);
         }
@@ -108,24 +117,24 @@ impl SocketLock {
     /// When there is none.
     pub(super) fn of_file(self) -> io::Result<SocketFile> {
         let metadata = fs::metadata(&self.path)?;
-        let shared = self.inherited;
+        let shared = self.origin == Origin::Inherited;
         Ok(SocketFile { id: (metadata.dev(), metadata.ino()), claim: Some(self), shared })
     }
 }
 
-/// Opens the file of a lock, and says whether it was made for that. A link is not followed: in a directory of many users it may lead to
+/// Opens the file of a lock. A link is not followed: in a directory of many users it may lead to
 /// a file of ours.
-fn open(path: &Path) -> io::Result<(File, bool)> {
+fn open(path: &Path) -> io::Result<(File, Origin)> {
     let mut options = File::options();
     options.read(true).write(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
     loop {
         match options.create_new(true).open(path) {
-            Ok(file) => return Ok((file, true)),
+            Ok(file) => return Ok((file, Origin::Made)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
         match options.create_new(false).open(path) {
-            Ok(file) => return Ok((file, false)),
+            Ok(file) => return Ok((file, Origin::Found)),
             // It has gone meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -160,7 +169,7 @@ impl SocketFile {
 
     /// The lock of a place that has lost its socket file.
     pub(super) fn without_file(claim: SocketLock) -> Self {
-        let shared = claim.inherited;
+        let shared = claim.origin == Origin::Inherited;
         // No file has this number.
         Self { id: (0, 0), claim: Some(claim), shared }
     }
