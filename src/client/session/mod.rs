@@ -335,11 +335,12 @@ impl<'a> Session<'a> {
                 after => after,
             };
             // From here on a cancel request has nothing to hit there; one that is under way closes the gate.
-            let was_cancelled = match after {
-                Ok(Progress::Unanswered) => self.handle.set_unconnected(),
-                Ok(Progress::Answered | Progress::Cancelled) | Err(_) => {
+            let after = match after {
+                Ok(Progress::Unanswered) if self.handle.set_unconnected() => Ok(Progress::Cancelled),
+                Ok(Progress::Unanswered) => Ok(Progress::Unanswered),
+                after => {
                     self.handle.set_idle(&self.state);
-                    false
+                    after
                 }
             };
             let cut = outcome.remains.cut;
@@ -350,7 +351,6 @@ impl<'a> Session<'a> {
                     warn!(client = self.handle.id, "ended a session in the middle of a message: {client_error}");
                     Err(SessionEnd::Quiet)
                 }
-                Ok(Progress::Unanswered) if was_cancelled => Ok(Progress::Cancelled),
                 after => after,
             }
         }
