@@ -34,9 +34,6 @@ const EXECUTE_PORTAL: &[u8] = b"E\0\0\0\x09\0";
 /// Number of bytes of that limit.
 const LIMIT_BYTES: usize = 4;
 
-/// `Sync`.
-const SYNC: &[u8] = b"S\0\0\0\x04";
-
 /// `ParseComplete`, and `BindComplete` behind it.
 const PARSED_AND_BOUND: &[u8] = b"1\0\0\0\x042\0\0\0\x04";
 
@@ -282,7 +279,7 @@ impl Run {
             None => (Self::Unseen, messages),
         };
         let limit = execute.strip_prefix(EXECUTE_PORTAL)?;
-        (limit.get(LIMIT_BYTES..)? == SYNC).then_some(run)
+        (limit.get(LIMIT_BYTES..)? == frontend::SYNC_MESSAGE).then_some(run)
     }
 }
 

@@ -35,12 +35,6 @@ const RESET_MESSAGES: &[u8] =
 /// Requests in [`RESET_MESSAGES`].
 const RESET_REQUESTS: &[Request] = &[Request::Parse, Request::Bind, Request::Execute, Request::Flush];
 
-/// `Sync`: what only asks whether the connection is alive.
-const PROBE_MESSAGES: &[u8] = b"S\0\0\0\x04";
-
-/// The request in [`PROBE_MESSAGES`].
-const PROBE_REQUESTS: &[Request] = &[Request::Sync];
-
 /// Extent of a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResetPolicy {
@@ -214,8 +208,8 @@ impl Preparation {
             preparation.end_statements();
         } else if liveness == Liveness::Unknown {
             preparation.kind = Kind::Probe;
-            preparation.messages = Cow::Borrowed(PROBE_MESSAGES);
-            preparation.requests = Cow::Borrowed(PROBE_REQUESTS);
+            preparation.messages = Cow::Borrowed(frontend::SYNC_MESSAGE);
+            preparation.requests = Cow::Borrowed(&[Request::Sync]);
         }
         preparation
     }

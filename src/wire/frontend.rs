@@ -223,9 +223,12 @@ pub(crate) fn put_flush(out: &mut Vec<u8>) {
     out.extend_from_slice(&[FLUSH, 0, 0, 0, 4]);
 }
 
+/// A whole `Sync`.
+pub(crate) const SYNC_MESSAGE: &[u8] = &[SYNC, 0, 0, 0, 4];
+
 /// Appends a `Sync`.
 pub fn put_sync(out: &mut Vec<u8>) {
-    out.extend_from_slice(&[SYNC, 0, 0, 0, 4]);
+    out.extend_from_slice(SYNC_MESSAGE);
 }
 
 /// Appends a `Terminate`.

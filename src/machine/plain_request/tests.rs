@@ -37,7 +37,7 @@ fn bind(name: &str) -> Vec<u8> {
 }
 
 fn run(limit: u32) -> Vec<u8> {
-    [EXECUTE_PORTAL, &limit.to_be_bytes(), SYNC].concat()
+    [EXECUTE_PORTAL, &limit.to_be_bytes(), frontend::SYNC_MESSAGE].concat()
 }
 
 fn unnamed(sql: &str) -> Vec<u8> {
@@ -292,7 +292,8 @@ fn a_request_is_plain_by_itself_and_whole() {
         [message(frontend::PARSE, b"\0select 1\0\0\x01"), bind(""), run(0)].concat(),
         [parse("select 1"), message(frontend::BIND, b"p\0\0\0\0\0\0\0\0"), run(0)].concat(),
         [parse("select 1"), bind(""), message(frontend::DESCRIBE, b"S\0"), run(0)].concat(),
-        [parse("select 1"), bind(""), message(frontend::EXECUTE, b"p\0\0\0\0\0"), SYNC.to_vec()].concat(),
+        [parse("select 1"), bind(""), message(frontend::EXECUTE, b"p\0\0\0\0\0"), frontend::SYNC_MESSAGE.to_vec()]
+            .concat(),
         [parse("select 1"), bind(""), EXECUTE_PORTAL.to_vec()].concat(),
         [bind(""), run(0)].concat(),
         [bind("unknown"), run(0)].concat(),
@@ -305,7 +306,7 @@ fn a_request_is_plain_by_itself_and_whole() {
         for part in 0..whole.len() {
             assert!(!Lab::new().with_statement().with(&whole[..part]).is_plain(), "{kind:?}");
         }
-        assert!(!Lab::new().with_statement().with(&[&whole, SYNC].concat()).is_plain(), "{kind:?}");
+        assert!(!Lab::new().with_statement().with(&[&whole, frontend::SYNC_MESSAGE].concat()).is_plain(), "{kind:?}");
     }
     assert!(Lab::new().with(&[parse("select 1"), bind(""), run(9)].concat()).is_plain());
 }
