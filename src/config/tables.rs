@@ -26,12 +26,11 @@ pub(super) fn databases(value: &Spanned<DeValue<'_>>, at: At<'_>) -> Result<Valu
         for (key, value) in fields {
             let (place, key) = (at(key.span()), key.get_ref().as_ref());
             let shown = format!("databases.{}.{key}", name.get_ref());
-            let Some(known) = PER_DATABASE.into_iter().find(|known| *known == key) else {
+            let Some(known) = keys::find(key).filter(|known| PER_DATABASE.contains(&known.name)) else {
                 return Err(unknown(key, PER_DATABASE.into_iter()).at(&place, &shown));
             };
-            let Some(setting) = keys::find(known) else { return Err(unknown(key, PER_DATABASE.into_iter())) };
-            let value = of_key(setting, value).map_err(|error| ConfigError::new(error).at(&place, &shown))?;
-            values.insert(known, (place, value));
+            let value = of_key(known, value).map_err(|error| ConfigError::new(error).at(&place, &shown))?;
+            values.insert(known.name, (place, value));
         }
         all.insert(name.get_ref().to_string(), values);
     }
