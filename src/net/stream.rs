@@ -352,7 +352,7 @@ impl Read for ArrivedBytes<'_> {
 mod tests {
     use super::*;
 
-    /// A cancel request came 40 ms late behind its TLS handshake.
+    /// A cancel request would come 40 ms late behind its TLS handshake.
     #[tokio::test]
     async fn writes_to_a_server_are_not_held_back_for_its_acknowledgements() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -110,7 +110,10 @@ fn may_be_advisory(word: &[u8]) -> bool {
 /// Mark of a byte that ends a word.
 const NO_WORD: u8 = 0;
 
-/// Mark of an underscore; that of every other byte of a word is none of its bits.
+/// Mark of a letter or another byte of a word that is no underscore.
+const LETTER: u8 = 1;
+
+/// Mark of an underscore.
 const UNDERSCORE: u8 = 2;
 
 /// Marks of bytes in words.
@@ -120,7 +123,7 @@ const WORD: [u8; 256] = {
     loop {
         marks[byte as usize] = match byte {
             b'_' => UNDERSCORE,
-            _ if is_word(byte) => 1,
+            _ if is_word(byte) => LETTER,
             _ => NO_WORD,
         };
         if byte == 0 {
