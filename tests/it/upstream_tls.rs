@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 
 use crate::harness::postgres::PASSWORD;
@@ -325,6 +326,45 @@ fn certificates_are_read_again_when_they_change() {
     ferry.signal(Signal::SIGHUP);
     ferry.logs("were not reloaded");
     assert_eq!(encrypted(&ferry), Ok(true));
+}
+
+/// As `update-ca-certificates` changes them; libpq reads them for each connection.
+#[test]
+fn the_systems_authorities_are_read_again_when_they_change() {
+    let certs = Certs::new();
+    let postgres = tls_postgres(&certs);
+    let system = certs.write("system.crt", &std::fs::read_to_string(certs.path("other.crt")).expect("readable"));
+    let url = format!("postgres://localhost:{}?sslrootcert=system", postgres.port);
+    let ferry = Pgferry::start_with(&url, &[], &[("SSL_CERT_FILE", &system)]);
+    let error = encrypted(&ferry).expect_err("another authority");
+    assert!(error.contains("no root certificate that is trusted"), "{error}");
+    std::fs::copy(certs.path("root.crt"), &system).expect("copied");
+    eventually("the new ones are used", || encrypted(&ferry) == Ok(true));
+}
+
+/// A key may be written first and made private then.
+#[test]
+fn a_key_that_is_made_private_after_it_was_written_is_read() {
+    let certs = Certs::new();
+    let postgres = tls_postgres(&certs);
+    let new = certs.make("new", &CertOptions { name: "trust_user", serial: 2, ..CertOptions::default() });
+    let (certificate, key) = certs.make("own", &CertOptions { name: "trust_user", ..CertOptions::default() });
+    let parameters = format!("sslmode=require&sslcert={certificate}&sslkey={key}");
+    let ferry = ferry(&postgres, "localhost", &parameters);
+    let serial = "select client_serial from pg_stat_ssl where pid = pg_backend_pid()";
+    let former = log_in(&ferry, "trust_user").expect("in").value(serial);
+    std::fs::copy(new.0, certificate).expect("copied");
+    std::fs::copy(new.1, &key).expect("copied");
+    let permit = |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).expect("the owner's");
+    permit(0o644);
+    let shown = || {
+        postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()");
+        log_in(&ferry, "trust_user").expect("in").value(serial)
+    };
+    eventually("another connection with the former certificate", || shown() == former);
+    ferry.logs("has group or world access");
+    permit(0o600);
+    eventually("the new one is shown", || shown() != former);
 }
 
 #[test]

@@ -66,10 +66,11 @@ impl Client {
     /// # Errors
     /// Which of them can't be used, and why.
     pub fn new(options: ClientOptions) -> Result<Self, String> {
-        let mut paths = Vec::new();
-        if let Roots::File(path) = &options.roots {
-            paths.push(path.clone());
-        }
+        let mut paths = match &options.roots {
+            Roots::Unchecked => Vec::new(),
+            Roots::System => system_root_paths(),
+            Roots::File(path) => vec![path.clone()],
+        };
         if let Some((certificate, key)) = &options.identity {
             paths.extend([certificate.clone(), key.clone()]);
         }
@@ -160,6 +161,12 @@ fn system_roots() -> Result<RootCertStore, String> {
         (0, None) => Err("the system has no root certificates (the package ca-certificates brings them)".into()),
         _ => Ok(store),
     }
+}
+
+/// The file and the directories that the system's authorities are read from.
+fn system_root_paths() -> Vec<PathBuf> {
+    let found = openssl_probe::probe();
+    found.cert_file.into_iter().chain(found.cert_dir).collect()
 }
 
 /// The versions from `oldest` to `newest`.
