@@ -1,7 +1,7 @@
 //! What a client is greeted with: the settings that its session has.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::startup_cache::ParsedStartup;
@@ -15,6 +15,9 @@ use crate::upstream::{Lease, Pool, own_statements};
 
 /// The number of the client for which pgferry uses a connection on its own behalf. Session numbers don't get there.
 const OWN_USE: u64 = u64::MAX;
+
+/// Longest wait of a login for the connection on which it asks a standby whether it still is one.
+const STANDBY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The settings a client gets and is told, before it has a connection: from what is known, or, where nothing is known
 /// yet, from the server.
@@ -45,13 +48,16 @@ pub(crate) async fn greet(
     Ok(greeting.with_startup(&parsed_startup.settings))
 }
 
-/// Learns whether the server of `pool` is still a standby: from an idle connection, or from a new one if none is open. Those in use tell
-/// of it themselves. Where that fails, the client's first statement will show what is wrong with the upstream.
+/// Learns whether the server of `pool` is still a standby: from an idle connection, or from a new one. Those in use tell of it with their
+/// next answer, which is not to come while their clients are idle. Where that fails, the client's first statement will show what is wrong
+/// with the upstream.
 async fn ask_standby(pool: &Arc<Pool>, asked: &RequestedParams, deadline: tokio::time::Instant) {
-    let lease = if pool.may_open_first() {
-        first_lease(pool, asked, deadline).await.ok()
-    } else {
-        pool.checkout_idle(asked, Instant::now())
+    let lease = match pool.checkout_idle(asked, Instant::now()) {
+        None if pool.gives_connections() => {
+            let deadline = deadline.min(tokio::time::Instant::now() + STANDBY_PATIENCE);
+            first_lease(pool, asked, deadline).await.ok()
+        }
+        idle => idle,
     };
     let Some(lease) = lease else { return };
     // Nothing of a client's is sent there.

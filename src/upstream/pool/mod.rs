@@ -411,9 +411,9 @@ impl Pool {
         *lock(&self.last_used) = now;
     }
 
-    /// Returns whether it has no open connection, and may have one.
-    pub(crate) fn may_open_first(&self) -> bool {
-        !self.is_paused() && self.open(&self.queue()) == 0
+    /// Returns whether clients that want a connection may get one.
+    pub(crate) fn gives_connections(&self) -> bool {
+        !self.is_paused()
     }
 
     /// Number of connections that are idle.

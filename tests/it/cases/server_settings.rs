@@ -29,7 +29,13 @@ fn a_login_is_told_that_a_standby_has_become_a_primary() {
     for ferry in &ferries {
         assert_eq!(told_at_login(ferry, "in_hot_standby").as_deref(), Some("on"));
     }
+    // Its connection is not idle, and tells of nothing while its client is.
+    let kept = Pgferry::start(&standby, &["--pool-mode", "session"]);
+    let mut client = kept.session();
+    assert_eq!(client.value("select 1"), "1");
+    assert_eq!(told_at_login(&kept, "in_hot_standby").as_deref(), Some("on"));
     standby.sql("select pg_promote()");
+    eventually("it is told", || told_at_login(&kept, "in_hot_standby").as_deref() == Some("off"));
     for ferry in &ferries {
         // libpq with target_session_attrs=primary looks at that, and leaves: nothing is ever sent to the server.
         eventually("it is told", || told_at_login(ferry, "in_hot_standby").as_deref() == Some("off"));
