@@ -254,7 +254,7 @@ async fn connect(settings: &Settings) -> Result<NewConn, String> {
 async fn reach(settings: &Settings) -> Result<(), String> {
     let (targets, limit) = (UpstreamTargets::new(settings, None)?, settings.timeouts.server_connect_timeout);
     for host in &targets.of(b"").endpoints {
-        let why = match timeout(limit, host.connect()).await {
+        let why = match timeout(limit, async { host.place().await?.connect().await }).await {
             Ok(Ok(_)) => continue,
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("timed out after {limit:?} (server_connect_timeout)"),

@@ -27,6 +27,7 @@ impl Pools {
             self.note_round();
             tokio::time::sleep(if dirty { RESET_AFTER } else { ROUND_INTERVAL }).await;
             dirty = false;
+            self.leave_stopping_servers();
             let config = &self.server_side.config;
             let pools = self.all();
             for pool in &pools {

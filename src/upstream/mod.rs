@@ -83,6 +83,7 @@ pub(crate) mod session_code;
 pub(crate) mod simple_query;
 pub(crate) mod slots;
 pub(crate) mod starvation;
+mod stopping;
 pub(crate) mod target;
 pub(crate) mod turnover;
 

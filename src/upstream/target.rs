@@ -1,6 +1,6 @@
 //! The way to the upstream: where it is, how connections there are encrypted, and where passwords come from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -139,6 +139,8 @@ pub(crate) struct UpstreamTarget {
     pub room: Arc<Room>,
     /// Knowledge of a pooler that answers there.
     pub(super) pooler: Arc<Pooler>,
+    /// Addresses at which a server has said since the janitor's last round that it takes no connections.
+    stopping: Mutex<HashSet<Address>>,
     /// The lookups of secrets that may be under way there: a server that hangs holds up those that it is asked for itself.
     pub(super) lookups: Arc<Semaphore>,
 }
@@ -190,6 +192,7 @@ impl UpstreamTarget {
             good: AtomicUsize::new(same.map_or(0, |former| former.good.load(Ordering::Relaxed))),
             room: same.map(|former| Arc::clone(&former.room)).unwrap_or_default(),
             pooler: same.map(|former| Arc::clone(&former.pooler)).unwrap_or_default(),
+            stopping: Mutex::default(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
         })
     }
@@ -219,6 +222,16 @@ impl UpstreamTarget {
     /// Endpoint number `at` was good.
     pub(crate) fn is_good(&self, at: usize) {
         self.good.store(at, Ordering::Relaxed);
+    }
+
+    /// The server at `address` has said that it takes no connections.
+    pub(super) fn is_stopping(&self, address: &Address) {
+        lock(&self.stopping).insert(address.clone());
+    }
+
+    /// Takes the addresses at which servers have said so since this was last called.
+    pub(super) fn take_stopping(&self) -> HashSet<Address> {
+        std::mem::take(&mut *lock(&self.stopping))
     }
 
     /// Returns the kinds of encryption to try at `endpoint`, in order.
@@ -310,22 +323,37 @@ impl TargetHost {
         looked_up.await?
     }
 
+    /// Returns where it is by now, which a name service may have to say.
+    ///
+    /// # Errors
+    /// The name service's.
+    pub(crate) async fn place(&self) -> io::Result<Place> {
+        match (&self.host, self.address) {
+            (Host::Unix(dir, port), _) => Ok(Place::Unix(socket_path(dir, *port))),
+            (Host::Tcp(_, port), Some(address)) => Ok(Place::Tcp(vec![(address, *port).into()])),
+            (Host::Tcp(name, port), None) => Ok(Place::Tcp(self.look_up(name, *port).await?)),
+        }
+    }
+}
+
+/// Addresses of a host.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// TCP addresses, one of which is used.
+    Tcp(Vec<SocketAddr>),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl Place {
     /// Connects.
     ///
     /// # Errors
-    /// The name service's or the socket's.
-    pub(crate) async fn connect(&self) -> io::Result<(Stream, Address)> {
-        match &self.host {
-            Host::Unix(dir, port) => {
-                let path = socket_path(dir, *port);
-                let stream = Stream::connect_unix(&path).await?;
-                Ok((stream, Address::Unix(path)))
-            }
-            Host::Tcp(name, port) => {
-                let addresses: Vec<SocketAddr> = match self.address {
-                    Some(address) => vec![(address, *port).into()],
-                    None => self.look_up(name, *port).await?,
-                };
+    /// The socket's.
+    pub(crate) async fn connect(self) -> io::Result<(Stream, Address)> {
+        match self {
+            Self::Unix(path) => Ok((Stream::connect_unix(&path).await?, Address::Unix(path))),
+            Self::Tcp(addresses) => {
                 let (stream, address) = connect_any(&addresses, Stream::connect_tcp).await?;
                 stream.take_up()?;
                 Ok((stream, Address::Tcp(address)))

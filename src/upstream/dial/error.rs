@@ -89,6 +89,16 @@ impl DialError {
         }
     }
 
+    /// Returns whether the server has said that it stops or starts (`57P03`). One that starts has no connections open; so those which are
+    /// open there are what a server that stops waits for.
+    #[must_use]
+    pub(crate) fn takes_no_connections(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(told @ ClientError::Server(_), _) if told.code() == sqlstate::CANNOT_CONNECT_NOW
+        )
+    }
+
     /// Returns whether another of several servers may do where this one does not.
     #[must_use]
     pub(crate) fn another_may_do(&self) -> bool {

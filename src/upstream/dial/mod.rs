@@ -264,13 +264,7 @@ impl Dial<'_> {
     }
 
     async fn attempt(&mut self, encrypt: TlsAttempt) -> Result<NewConn, (DialFailure, TlsRetry)> {
-        let connected = self.in_time(self.endpoint.connect()).await.and_then(|connected| {
-            connected.map_err(|error| {
-                self.counters.fail_to_connect(&error);
-                let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
-                DialError::Unreachable { host: self.endpoint.host.to_string(), why: describe(&error), refused }
-            })
-        });
+        let connected = self.connect().await;
         let (mut stream, address) = connected.map_err(|error| (DialFailure::of(error), TlsRetry::No))?;
         self.counters.opened.add();
         // Options that can't be set cost comfort, not correctness.
@@ -301,6 +295,9 @@ impl Dial<'_> {
                 code: Arc::default(),
             }),
             Err(error) => {
+                if error.takes_no_connections() {
+                    self.upstream_target.is_stopping(&address);
+                }
                 // Where the server has offered no encryption, the next attempt would be the same as this one.
                 let another = match (encrypt, &server_tls) {
                     (TlsAttempt::IfOffered, None) => TlsRetry::No,
@@ -309,6 +306,20 @@ impl Dial<'_> {
                 Err((DialFailure::with(error, conn), another))
             }
         }
+    }
+
+    async fn connect(&self) -> Result<(Stream, Address), DialError> {
+        let failed = |error: io::Error| {
+            self.counters.fail_to_connect(&error);
+            let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+            DialError::Unreachable { host: self.endpoint.host.to_string(), why: describe(&error), refused }
+        };
+        let Ok(place) = timeout_at(self.deadline, self.endpoint.place()).await else {
+            let limit = self.limit.as_secs_f32();
+            return Err(self.unreachable(format!("no name server answered within {limit} s (server_connect_timeout)")));
+        };
+        let place = place.map_err(failed)?;
+        self.in_time(place.connect()).await?.map_err(failed)
     }
 
     /// Returns whether a server that has refused us may let us in with encryption, or without: as long as it has not asked for a

@@ -36,6 +36,7 @@ mod sequences;
 mod server_settings;
 mod skipped_pipelines;
 mod slow_readers;
+mod smart_shutdown;
 mod standing;
 mod tenants;
 mod terminate;
