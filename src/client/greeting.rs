@@ -16,8 +16,8 @@ use crate::upstream::{Lease, Pool, own_statements};
 /// The number of the client for which pgferry uses a connection on its own behalf. Session numbers don't get there.
 const OWN_USE: u64 = u64::MAX;
 
-/// Longest wait of a login for the connection on which it asks a standby whether it still is one.
-const STANDBY_PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait of a login for the connection on which it asks the server whether it is still what it was.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The settings a client gets and is told, before it has a connection: from what is known, or, where nothing is known
 /// yet, from the server.
@@ -35,9 +35,9 @@ pub(crate) async fn greet(
     deadline: tokio::time::Instant,
 ) -> Result<Arc<Greeting>, ClientError> {
     let mut known = pool.parameters.greeting(&parsed_startup.wanted);
-    let is_outdated = |greeting: &Greeting| pool.parameters.claim_standby_question(greeting, Instant::now);
+    let is_outdated = |greeting: &Greeting| pool.parameters.claim_question(greeting, Instant::now);
     if known.as_deref().is_some_and(is_outdated) {
-        Box::pin(ask_standby(pool, &parsed_startup.wanted, deadline)).await;
+        Box::pin(ask_server(pool, &parsed_startup.wanted, deadline)).await;
         known = pool.parameters.greeting(&parsed_startup.wanted);
     }
     let greeting = match known {
@@ -48,13 +48,13 @@ pub(crate) async fn greet(
     Ok(greeting.with_startup(&parsed_startup.settings))
 }
 
-/// Learns whether the server of `pool` is still a standby: from an idle connection, or from a new one. Those in use tell of it with their
+/// Learns whether the server of `pool` is still what it was: from an idle connection, or from a new one. Those in use tell of it with their
 /// next answer, which is not to come while their clients are idle. Where that fails, the client's first statement will show what is wrong
 /// with the upstream.
-async fn ask_standby(pool: &Arc<Pool>, asked: &RequestedParams, deadline: tokio::time::Instant) {
+async fn ask_server(pool: &Arc<Pool>, asked: &RequestedParams, deadline: tokio::time::Instant) {
     let lease = match pool.checkout_idle(asked, Instant::now()) {
         None if pool.gives_connections() => {
-            let deadline = deadline.min(tokio::time::Instant::now() + STANDBY_PATIENCE);
+            let deadline = deadline.min(tokio::time::Instant::now() + QUESTION_PATIENCE);
             first_lease(pool, asked, deadline).await.ok()
         }
         idle => idle,

@@ -22,8 +22,8 @@ const MAX_TAKEN_BYTES: usize = 256;
 /// Number of greetings that are kept for the next client that asks for the same.
 const MAX_GREETINGS: usize = 8;
 
-/// Time for which a login takes a standby for one without asking it.
-const STANDBY_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval of logins that ask the server where what is known of it may be outdated.
+const QUESTION_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Canonical values of settings.
 type CanonicalValues = HashMap<(&'static str, Box<[u8]>), Box<[u8]>>;
@@ -90,11 +90,20 @@ struct LearnedParams {
     taken: HashSet<(Box<str>, Box<[u8]>)>,
     /// The latest last.
     greetings: VecDeque<Arc<Greeting>>,
-    /// Time at which a login last asked a standby whether it is still one.
-    standby_asked: Option<Instant>,
+    /// Time at which a login last asked the server whether it is still what it was.
+    asked: Option<Instant>,
+    /// Time at which the server, or the network, last ended a connection.
+    lost: Option<Instant>,
+    /// Time at which the server last showed that it is the same, or what it is now.
+    shown: Option<Instant>,
 }
 
 impl LearnedParams {
+    fn is_doubtful(&self) -> bool {
+        // Connections that end at about the same time end together.
+        self.lost.is_some_and(|lost| self.shown.is_none_or(|shown| shown <= lost))
+    }
+
     fn canonical(&self, name: &'static str, value: &[u8]) -> Option<Box<[u8]>> {
         if name == "application_name" && value.len() < 64 {
             // Printable ASCII, as all values here are, is taken as it is.
@@ -130,19 +139,30 @@ impl ParameterCache {
         self.lock().baseline.clone()
     }
 
-    /// Returns whether a login with `greeting` is to ask the server whether it is still the standby that it was. It tells of its
-    /// promotion only with an answer, and there is none as long as all clients leave a standby at once.
-    pub fn claim_standby_question(&self, greeting: &Greeting, now: impl FnOnce() -> Instant) -> bool {
-        greeting.role == ServerRole::Standby && {
+    /// Returns whether a login with `greeting` is to ask the server whether it is still what it was. A standby tells of its promotion only
+    /// with an answer, and there is none as long as all clients leave a standby at once. A server that has ended connections may be another
+    /// one now: of another version, or with another configuration.
+    pub fn claim_question(&self, greeting: &Greeting, now: impl FnOnce() -> Instant) -> bool {
+        let mut learned = self.lock();
+        (greeting.role == ServerRole::Standby || learned.is_doubtful()) && {
             let now = now();
-            let mut learned = self.lock();
-            let is_recent = |at: Instant| now.saturating_duration_since(at) < STANDBY_INTERVAL;
-            let is_due = !learned.standby_asked.is_some_and(is_recent);
+            let is_recent = |at: Instant| now.saturating_duration_since(at) < QUESTION_INTERVAL;
+            let is_due = !learned.asked.is_some_and(is_recent);
             if is_due {
-                learned.standby_asked = Some(now);
+                learned.asked = Some(now);
             }
             is_due
         }
+    }
+
+    /// Notes that the server, or the network, has ended a connection.
+    pub fn note_lost(&self, now: Instant) {
+        self.lock().lost = Some(now);
+    }
+
+    /// Notes that the server has answered on a connection that was open before, and has told there what has changed.
+    pub fn note_answer(&self, now: Instant) {
+        self.lock().shown = Some(now);
     }
 
     /// Returns the server's canonical form of a value, if it has been seen before.
@@ -212,6 +232,12 @@ impl ParameterCache {
         }
     }
 
+    /// Notes the settings of a session that has just begun, `now`, as [`ParameterCache::learn_baseline`] does.
+    pub fn learn_login(&self, params: &mut ServerParams, asked: &RequestedParams, now: Instant) {
+        self.learn_baseline(params, asked);
+        self.note_answer(now);
+    }
+
     /// Notes the settings of a session that is as new, but for what was `asked` for at its login.
     pub fn learn_baseline(&self, params: &mut ServerParams, asked: &RequestedParams) {
         let mut learned = self.lock();
@@ -250,5 +276,25 @@ impl ParameterCache {
     fn lock(&self) -> MutexGuard<'_, LearnedParams> {
         // What it guards is consistent between any two statements.
         lock(&self.learned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_asks_a_server_that_has_ended_connections_until_it_has_answered() {
+        let (cache, began) = (ParameterCache::default(), Instant::now());
+        let at = |millis| began + Duration::from_millis(millis);
+        let none = RequestedParams::default();
+        cache.learn_login(&mut ServerParams::default(), &none, at(0));
+        let greeting = cache.greeting(&none).expect("known");
+        let asks = |millis| cache.claim_question(&greeting, || at(millis));
+        assert!(!asks(1), "it is what it was");
+        cache.note_lost(at(2));
+        assert_eq!([3, 102, 103].map(asks), [true, false, true], "one login at a time");
+        cache.note_answer(at(104));
+        assert!(!asks(300));
     }
 }

@@ -279,6 +279,9 @@ impl Pool {
     /// Notes that a connection has been closed.
     pub(super) fn closed(&self, how: Closed, why: CloseReason) {
         self.server_side.counters.close(how, why);
+        if why == CloseReason::Dead {
+            self.parameters.note_lost(Instant::now());
+        }
         self.queue().turnover.happened();
         self.open_as_needed();
         self.note_freed();

@@ -95,6 +95,7 @@ impl Pool {
         if own_statements::probe(&mut lease, PROBE_TIMEOUT).await {
             let now = Instant::now();
             lease.returned = now;
+            self.parameters.note_answer(now);
             let Some(unfit) = self.take_reports(&mut lease, now) else { return Some(lease) };
             lease.close_reason = unfit;
             return None;

@@ -68,6 +68,23 @@ fn logins_are_told_of_a_changed_configuration() {
     }
 }
 
+/// It may be of another version, too.
+#[test]
+fn the_first_login_after_a_restart_is_told_what_the_server_is_now() {
+    let mut server = Postgres::start_with(&[]);
+    let ferries = MODES.map(|mode| Pgferry::start(&server, &["--pool-mode", mode]));
+    for ferry in &ferries {
+        ferry.session().value("select 1");
+    }
+    server.stop();
+    server.configure("timezone='Asia/Tokyo'");
+    server.start();
+    for ferry in &ferries {
+        eventually("its connections are gone", || ferry.report().get("upstream_now") == 0);
+        assert_eq!(told_at_login(ferry, "TimeZone").as_deref(), Some("Asia/Tokyo"));
+    }
+}
+
 #[test]
 fn a_change_in_a_clients_transaction_is_not_the_clients() {
     let server = Postgres::start_with(&[]);
