@@ -13,6 +13,9 @@ use super::turnover::Turnover;
 /// it a process.
 const PAUSES_FULL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
+/// The same for a pool with connections that serve its clients in turn: another pgferry's may have none.
+const PAUSES_FULL_SERVED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
+
 /// The first pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,10 +50,19 @@ pub(crate) struct Queue<T> {
     pub turnover: Turnover,
     dialling: usize,
     pause: Duration,
-    not_before: Option<Instant>,
+    pause_ends: Option<PauseEnd>,
     /// A timer is set that makes the next attempt at the end of the pause.
     retry_timer_set: bool,
     last_error: Option<DialError>,
+}
+
+/// End of the pause after a failed attempt.
+#[derive(Clone, Copy, Debug)]
+struct PauseEnd {
+    /// Its end where no connection comes free for the clients that wait.
+    unserved: Instant,
+    /// Its end while some do, if that is another.
+    served: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -70,7 +82,7 @@ impl<T> Default for Queue<T> {
             turnover: Turnover::default(),
             dialling: 0,
             pause: Duration::ZERO,
-            not_before: None,
+            pause_ends: None,
             retry_timer_set: false,
             last_error: None,
         }
@@ -84,6 +96,8 @@ pub(crate) enum Next {
     Dial,
     /// At this time, if a client still waits then.
     At(Instant),
+    /// The same, or as soon as clients turn out to keep their connections.
+    AtOrUnserved(Instant),
     /// Enough are under way for the clients that wait.
     Nothing,
 }
@@ -161,8 +175,10 @@ impl<T> Queue<T> {
         if self.dialling >= (self.waiters.len() + beyond).min(limit) {
             return Next::Nothing;
         }
-        match self.not_before {
-            Some(at) if at > now => Next::At(at),
+        let Some(PauseEnd { unserved, served }) = self.pause_ends else { return Next::Dial };
+        match served.filter(|_| !self.turnover.has_ceased()) {
+            Some(at) if at > now => Next::AtOrUnserved(at),
+            None if unserved > now => Next::At(unserved),
             _ => Next::Dial,
         }
     }
@@ -190,17 +206,19 @@ impl<T> Queue<T> {
     /// Notes that the upstream can be reached. Says whether it could not before.
     pub(crate) fn succeeded(&mut self) -> bool {
         self.pause = Duration::ZERO;
-        self.not_before = None;
+        self.pause_ends = None;
         self.last_error.take().is_some()
     }
 
-    /// Notes a failure: clients go on waiting if that may help; otherwise those get the error that could have had
-    /// one of `places` connections. Says whether this is news.
-    pub(crate) fn failed(&mut self, error: &DialError, places: usize, now: Instant) -> bool {
+    /// Notes a failure: clients go on waiting if that may help; otherwise those get the error that could have had one of the `places` which
+    /// are left beside the open connections, if there are any such (`None`: all of them). Says whether this is news.
+    pub(crate) fn failed(&mut self, error: &DialError, places: Option<usize>, now: Instant) -> bool {
         let longest = if error.is_down() { LONGEST_PAUSE_DOWN } else { LONGEST_PAUSE };
         self.pause = if error.is_full() { pause_while_full() } else { (self.pause * 2).clamp(FIRST_PAUSE, longest) };
-        self.not_before = Some(now + self.pause);
+        let served = (error.is_full() && places.is_some()).then(|| now + between(PAUSES_FULL_SERVED));
+        self.pause_ends = Some(PauseEnd { unserved: now + self.pause, served });
         if !error.may_pass() {
+            let places = places.unwrap_or(usize::MAX);
             for waiter in self.waiters.drain(..places.min(self.waiters.len())) {
                 // As above.
                 let _ = waiter.sender.send(Err(WaitError::Connect(error.clone())));
@@ -227,11 +245,11 @@ impl<T> Queue<T> {
 /// The pause before a server is tried again that is full.
 #[must_use]
 pub(crate) fn pause_while_full() -> Duration {
-    between(PAUSES_FULL.0, PAUSES_FULL.1)
+    between(PAUSES_FULL)
 }
 
 /// A time at random from `shortest` to `longest`, so that clients that failed together don't come back together.
-fn between(shortest: Duration, longest: Duration) -> Duration {
+fn between((shortest, longest): (Duration, Duration)) -> Duration {
     // The standard library seeds its hashers at random.
     let random = RandomState::new().hash_one(0u8) % 1024;
     shortest + longest.saturating_sub(shortest) * u32::try_from(random).unwrap_or(0) / 1024
@@ -326,7 +344,7 @@ mod tests {
         assert_eq!(queue.next(0, 4, now), Next::Dial);
         let mut pauses = Vec::new();
         for nth in 0..5 {
-            assert_eq!(queue.failed(&down(), 9, now), nth == 0, "only the first failure is news");
+            assert_eq!(queue.failed(&down(), Some(9), now), nth == 0, "only the first failure is news");
             let Next::At(at) = queue.next(0, 4, now) else { panic!("a pause is due") };
             pauses.push((at - now).as_millis());
         }
@@ -347,7 +365,7 @@ mod tests {
         let now = Instant::now();
         let _waiting: Vec<_> = (0..9).map(|_| queue.enter(None)).collect();
         for _ in 0..50 {
-            queue.failed(&full(), 9, now);
+            queue.failed(&full(), None, now);
             let Next::At(at) = queue.next(0, 4, now) else { panic!("a pause is due") };
             assert!((PAUSES_FULL.0..=PAUSES_FULL.1).contains(&(at - now)));
         }
@@ -356,16 +374,33 @@ mod tests {
         assert_eq!((queue.next(0, 4, now + PAUSES_FULL.1), queue.waiting()), (Next::Nothing, 9), "a single probe");
     }
 
+    /// The places that come free are for pgferrys that have none.
+    #[test]
+    fn a_full_server_is_tried_less_often_while_connections_come_free() {
+        let mut queue = Queue::<u32>::default();
+        let now = Instant::now();
+        let _waiting: Vec<_> = (0..9).map(|_| queue.enter(None)).collect();
+        queue.failed(&full(), Some(9), now);
+        let Next::AtOrUnserved(at) = queue.next(0, 4, now) else { panic!("a pause is due") };
+        assert!((PAUSES_FULL_SERVED.0..=PAUSES_FULL_SERVED.1).contains(&(at - now)));
+        while !queue.turnover.has_ceased() {
+            queue.turnover.looked();
+        }
+        assert_eq!(queue.next(0, 4, now + PAUSES_FULL.1), Next::Dial, "clients keep theirs");
+        queue.turnover.happened();
+        assert_eq!(queue.next(0, 4, now + PAUSES_FULL.1), Next::AtOrUnserved(at));
+    }
+
     #[test]
     fn what_will_not_pass_is_told_to_those_it_concerns() {
         let mut queue = Queue::<u32>::default();
         let mut receivers: Vec<_> = (0..3).map(|_| queue.enter(None).1).collect();
-        queue.failed(&refused(), 2, Instant::now());
+        queue.failed(&refused(), Some(2), Instant::now());
         for receiver in &mut receivers[..2] {
             assert!(matches!(receiver.try_recv(), Ok(Err(WaitError::Connect(_)))));
         }
         assert!(receivers[2].try_recv().is_err(), "the third gets a connection that is open already");
-        queue.failed(&refused(), usize::MAX, Instant::now());
+        queue.failed(&refused(), None, Instant::now());
         assert_eq!(queue.waiting(), 0);
     }
 }

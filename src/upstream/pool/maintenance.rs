@@ -46,6 +46,9 @@ struct Retention {
     /// Number of connections that are kept in any case, those in use included (`min_pool_size`).
     least: usize,
     room: Keep,
+    /// Number of those that are closed however short they have been idle: with one of several, other processes get their turn at a server
+    /// that is nearly full.
+    spare: usize,
     /// Number of idle ones.
     idle: usize,
     /// Their number.
@@ -66,7 +69,9 @@ impl Retention {
             return None;
         } else if self.idle_timeout.is_some_and(|limit| age >= limit) {
             CloseReason::Idle
-        } else if (self.reserve > 0 && age >= RESERVE_IDLE) || (self.idle > idle_under_pressure && age >= PRESSED_IDLE)
+        } else if (self.reserve > 0 && age >= RESERVE_IDLE)
+            || (self.idle > idle_under_pressure && age >= PRESSED_IDLE)
+            || self.spare > 0
         {
             CloseReason::Surplus
         } else {
@@ -79,6 +84,7 @@ impl Retention {
     /// One of them is closed.
     fn loses_one(&mut self) {
         self.idle = self.idle.saturating_sub(1);
+        self.spare = self.spare.saturating_sub(1);
         self.open = self.open.saturating_sub(1);
         self.reserve = self.reserve.saturating_sub(1);
     }
@@ -131,11 +137,13 @@ impl Pool {
         } else {
             (settings.timeouts.server_idle_timeout, settings.pool.min_pool_size)
         };
+        let idle = self.idle_count();
         Retention {
             idle_timeout,
             least,
             room,
-            idle: self.idle_count(),
+            spare: usize::from(room == Keep::None && idle > 1),
+            idle,
             open: self.open(&self.queue()),
             reserve: self.connections().saturating_sub(self.size()),
         }
@@ -212,6 +220,7 @@ mod tests {
             idle_timeout: Some(Duration::from_secs(600)),
             least: 0,
             room: Keep::All,
+            spare: 0,
             idle: 5,
             open: 5,
             reserve: 0,
@@ -232,6 +241,8 @@ mod tests {
         assert_eq!(closed(Retention { room: Keep::None, ..at_rest }, 1), (5, Some(CloseReason::Surplus)));
         assert_eq!(closed(Retention { room: Keep::None, least: 3, ..at_rest }, 1), (2, Some(CloseReason::Surplus)));
         assert_eq!(closed(Retention { room: Keep::None, ..at_rest }, 0), (0, None));
+        assert_eq!(closed(Retention { room: Keep::None, spare: 1, ..at_rest }, 0), (1, Some(CloseReason::Surplus)));
+        assert_eq!(closed(Retention { room: Keep::None, spare: 1, least: 5, ..at_rest }, 0), (0, None));
         assert_eq!(closed(Retention { idle_timeout: None, ..at_rest }, 9999), (0, None));
     }
 }

@@ -102,8 +102,13 @@ impl Pool {
             match queue.next(beyond, settings.pool.max_connecting, Instant::now()) {
                 Next::Nothing => return,
                 Next::At(at) => {
-                    if queue.set_retry_timer() {
-                        self.open_as_needed_at(at);
+                    self.set_retry_timer(&mut queue, at);
+                    return;
+                }
+                Next::AtOrUnserved(at) => {
+                    self.set_retry_timer(&mut queue, at);
+                    if queue.waiting() > 0 && queue.turnover.set_watch() {
+                        self.watch_turnover(settings.timeouts.reserve_pool_timeout);
                     }
                     return;
                 }
@@ -171,7 +176,11 @@ impl Pool {
         });
     }
 
-    fn open_as_needed_at(&self, at: Instant) {
+    /// Tries again `at` that time, unless that is to be done already.
+    fn set_retry_timer(&self, queue: &mut Queue<PooledConn>, at: Instant) {
+        if !queue.set_retry_timer() {
+            return;
+        }
         let pool = self.this.clone();
         tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
@@ -295,7 +304,7 @@ impl Pool {
         let mut queue = self.queue();
         let live = self.open(&queue);
         // A client that waits for one of the open ones waits on.
-        let places = if live == 0 { usize::MAX } else { self.size().saturating_sub(live) };
+        let places = (live > 0).then(|| self.size().saturating_sub(live));
         queue.failed(error, places, Instant::now())
     }
 
@@ -309,9 +318,9 @@ impl Pool {
     fn server_conn(&self, new_conn: NewConn, asked: RequestedParams, settings: &Settings) -> ServerConn {
         let ServerSide { config, conn_ids, local_backends, .. } = &*self.server_side;
         let mut params = new_conn.params;
-        self.parameters.learn_baseline(&mut params, &asked);
-        let id = conn_ids.next();
         let now = Instant::now();
+        self.parameters.learn_login(&mut params, &asked, now);
+        let id = conn_ids.next();
         let tls = new_conn.conn.stream().tls().map(TlsSession::describe);
         let gate = Arc::new(CancelGate::default());
         let conn_info =

@@ -1,6 +1,6 @@
 //! A server that has no connection left: it is waited for, its words are passed on, and who has idle connections gives them back.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::harness::postgres::PASSWORD;
@@ -139,6 +139,34 @@ fn a_fleet_shares_a_server() {
                 }
             });
         }
+    });
+}
+
+/// Connections that are in use all the time are never idle for long, and the first pgferrys could keep all that there are.
+#[test]
+fn a_newcomer_gets_a_connection_where_others_are_busy() {
+    let postgres = Postgres::start_with(&["max_connections=11"]);
+    let start = || Pgferry::start(&postgres, &["-m", "transaction"]);
+    let (busy, over) = ([start(), start()], AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for ferry in busy.iter().cycle().take(16) {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Ordering::SeqCst) {
+                    client(ferry, "limited", "postgres").query("select pg_sleep(0.02)");
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        eventually("the server is full", || postgres.log().contains("remaining connection slots"));
+        let served: Vec<_> = (0..3)
+            .map(|_| {
+                let newcomer = start();
+                newcomer.raw().log_in("limited", "postgres", PASSWORD).map(|mut client| client.value("select 1"))
+            })
+            .collect();
+        over.store(true, Ordering::SeqCst);
+        assert!(served.iter().all(|answer| matches!(answer.as_deref(), Ok("1"))), "{served:?}");
     });
 }
 
