@@ -341,6 +341,8 @@ async fn wait_for_clients(
         info!("{why}: waiting for clients to end");
         shared.drain.advance(phase);
         shared.sessions.wake_all();
+        // No clients come that could need them, and the next process may find none where the server is full.
+        shared.pools.close_idle();
         tokio::select! {
             () = no_clients(shared, all_gone) => return,
             told = ending.next() => if told == SignalEvent::Stop { return },

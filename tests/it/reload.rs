@@ -312,6 +312,35 @@ fn twenty_replacements_cost_no_client_its_connection() {
     assert!(!dir.path().join(".s.PGSQL.5432").exists(), "the last one takes its socket along");
 }
 
+/// The next process has none where the server is full of them.
+#[test]
+fn a_process_that_was_replaced_gives_up_its_idle_connections() {
+    let postgres = Postgres::start_with(&["max_connections=9"]);
+    let dir = tempfile::Builder::new().prefix("ferry-").tempdir().expect("a directory");
+    let host = dir.path().to_str().expect("UTF-8").to_owned();
+    let log = |nth: usize| dir.path().join(format!("log.{nth}"));
+    let said = |nth: usize, text: &str| fs::read_to_string(log(nth)).unwrap_or_default().contains(text);
+    let start = |nth: usize| {
+        let file = fs::File::create(log(nth)).expect("a file");
+        let args = ["-u", &postgres.url(), "-l", &host, "--replace", "-m", "transaction"];
+        let child = ChildProcess::spawn(command().args(args).env("PGFERRY_CLIENT_LOGIN_TIMEOUT", "2s").stderr(file));
+        eventually("it is ready", || said(nth, "ready: "));
+        child
+    };
+    let client = || ProtocolClient::unix(&dir.path().join(".s.PGSQL.5432")).logged_in("limited", "postgres");
+    let _first = start(0);
+    let mut clients = [(); 6].map(|()| client());
+    for sql in ["begin", "commit"] {
+        for client in &mut clients {
+            client.query(sql);
+        }
+    }
+    let _second = start(1);
+    eventually("the one before knows", || said(0, "replaced by another process"));
+    assert_eq!(client().value("select 1"), "1");
+    assert_eq!(clients[0].value("select 2"), "2", "its own clients are served too");
+}
+
 #[test]
 fn cancel_requests_find_the_clients_of_processes_that_were_replaced() {
     let postgres = Postgres::start_with(&[]);
