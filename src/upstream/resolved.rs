@@ -7,6 +7,15 @@ use std::time::{Duration, Instant};
 /// Time after which an address that no answer has named is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
+/// Number of times that an address comes back within [`ROTATION`], [`RETURN_SPACING`] apart at least, which show a name to stand for its
+/// servers in turn. A server that takes over, and another that takes over from it, make one; so do name servers with older and newer
+/// answers, which contradict each other for a while.
+const RETURNS: usize = 3;
+const RETURN_SPACING: Duration = Duration::from_secs(30);
+
+/// Time for which an address of such a name is one of its own after the last answer with it.
+const ROTATION: Duration = Duration::from_secs(300);
+
 /// The last answer about a name, and what earlier ones have named.
 #[derive(Clone, Debug)]
 pub(super) struct ResolvedName {
@@ -16,27 +25,36 @@ pub(super) struct ResolvedName {
     pub addresses: Vec<SocketAddr>,
     /// Times of the last answers with addresses that the last one of all has not.
     former: BTreeMap<SocketAddr, Instant>,
+    /// Times of the last answers with addresses that the one before had not, and earlier ones had.
+    returns: Vec<Instant>,
 }
 
 impl ResolvedName {
     /// Adds an answer of `addresses` to the knowledge `before`.
     #[must_use]
     pub(super) fn new(addresses: Vec<SocketAddr>, at: Instant, before: Option<Self>) -> Self {
-        let mut former = BTreeMap::new();
+        let (mut former, mut returns) = (BTreeMap::new(), Vec::new());
         if let Some(before) = before {
-            former = before.former;
+            (former, returns) = (before.former, before.returns);
+            let is_apart = |last: &Instant| at.saturating_duration_since(*last) >= RETURN_SPACING;
+            if addresses.iter().any(|address| former.contains_key(address)) && returns.last().is_none_or(is_apart) {
+                returns.push(at);
+                returns.drain(..returns.len().saturating_sub(RETURNS));
+            }
             former.extend(before.addresses.into_iter().map(|address| (address, before.at)));
             former.retain(|address, seen| {
                 !addresses.contains(address) && at.saturating_duration_since(*seen) < FORGOTTEN_AFTER
             });
         }
-        Self { at, addresses, former }
+        Self { at, addresses, former, returns }
     }
 
     /// Returns whether the last answer, or one that is not older than `age` by `now`, has `address`. A name of many servers may stand for
-    /// some of them at a time.
+    /// some of them at a time; where it stands for them in turn, `age` is [`ROTATION`] at least.
     #[must_use]
     pub(super) fn has(&self, address: SocketAddr, age: Duration, now: Instant) -> bool {
+        let rotates = self.returns.len() == RETURNS && now.saturating_duration_since(self.returns[0]) < ROTATION;
+        let age = if rotates { age.max(ROTATION) } else { age };
         let is_recent = |seen: &Instant| now.saturating_duration_since(*seen) < age;
         self.addresses.contains(&address) || self.former.get(&address).is_some_and(is_recent)
     }
@@ -77,6 +95,21 @@ mod tests {
     fn a_name_that_stands_for_some_of_its_servers_at_a_time_keeps_all() {
         let turns: Vec<(u64, &[u8])> = vec![(0, &[1]), (4, &[2]), (8, &[3]), (12, &[4]), (14, &[2])];
         assert_eq!(left_of(&turns), [1, 2, 3, 4]);
+    }
+
+    /// As the reader endpoint of a cluster does: one server per answer.
+    #[test]
+    fn a_name_that_stands_for_its_servers_in_turn_keeps_all() {
+        let mut turns: Vec<(u64, &[u8])> = vec![(0, &[1]), (15, &[2]), (30, &[3]), (45, &[1]), (60, &[2]), (75, &[3])];
+        turns.push((90, &[1]));
+        assert_eq!(left_of(&turns), [1], "this may be servers that took over one from the other");
+        turns.push((105, &[2]));
+        assert_eq!(left_of(&turns), [1, 2, 3]);
+        turns.push((120, &[2]));
+        assert_eq!(left_of(&turns), [1, 2, 3]);
+        turns.push((345, &[2]));
+        assert_eq!(left_of(&turns), [2], "it has not for long");
+        assert_eq!(left_of(&[(0, &[1]), (15, &[2]), (30, &[1])]), [1], "a server that took over, and back");
     }
 
     #[test]
