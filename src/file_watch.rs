@@ -202,7 +202,7 @@ mod tests {
         let read = {
             let path = path.clone();
             move || {
-                let is_private = fs::metadata(&path).map_err(|e| e.to_string())?.mode() & 0o077 == 0;
+                let is_private = fs::metadata(&path).map_err(|e| e.to_string())?.mode() & 0o777 == 0o600;
                 let content = fs::read_to_string(&path).map_err(|e| e.to_string())?;
                 if is_private { Ok(content) } else { Err("it is not private".to_owned()) }
             }

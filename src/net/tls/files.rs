@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use crate::permission::{Attempt, describe};
@@ -18,17 +18,17 @@ pub(super) fn named(setting: &str) -> impl Fn(String) -> String {
 
 /// Reads the certificates of a PEM file: at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read(path)?;
+    let text = read(path)?;
     let all: Vec<_> =
-        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| at(path, &error))?;
+        CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(|error| at(path, &no_pem(&error)))?;
     if all.is_empty() { Err(at(path, &"no certificate in PEM format")) } else { Ok(all) }
 }
 
 /// Reads the revocation lists of a PEM file: at least one.
 pub(super) fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-    let pem = read(path)?;
-    let all = CertificateRevocationListDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-    let all = all.map_err(|error| at(path, &error))?;
+    let text = read(path)?;
+    let all = CertificateRevocationListDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let all = all.map_err(|error| at(path, &no_pem(&error)))?;
     if all.is_empty() { Err(at(path, &"no certificate revocation list in PEM format")) } else { Ok(all) }
 }
 
@@ -43,11 +43,23 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String>
               (0640) or less if owned by root",
         ));
     }
-    let pem = zeroize::Zeroizing::new(read(path)?);
-    if pem.windows(9).any(|window| window == b"ENCRYPTED") {
+    let text = zeroize::Zeroizing::new(read(path)?);
+    if text.windows(9).any(|window| window == b"ENCRYPTED") {
         return Err(at(path, &"the private key has a passphrase: pgferry takes keys without one"));
     }
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| at(path, &error))
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound => at(path, &"no private key in PEM format"),
+        other => at(path, &no_pem(&other)),
+    })
+}
+
+/// Says what is wrong with a file in PEM format, without its bytes.
+fn no_pem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "it ends within a section: there is a BEGIN without its END".into(),
+        pem::Error::IllegalSectionStart { .. } => "a line that begins a section is not as in PEM format".into(),
+        other => other.to_string(),
+    }
 }
 
 /// Says why a certificate and a key can't be used together.
@@ -72,4 +84,25 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 
 fn at(path: &Path, error: &dyn fmt::Display) -> String {
     format!("{}: {error}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_in_words() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        let whole = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (text, words) in [
+            (&whole[..40], "it ends within a section"),
+            ("-----BEGIN CERTIFICATE\n", "a line that begins a section"),
+            ("", "no certificate in PEM format"),
+        ] {
+            fs::write(&file, text).expect("written");
+            let error = certificates(&file).expect_err("no certificate");
+            assert!(error.starts_with(file.to_str().expect("UTF-8")) && error.contains(words), "{error}");
+        }
+    }
 }
