@@ -226,6 +226,7 @@ impl Machine<'_> {
             None => {}
         }
         match tag {
+            b"CALL" | b"DO" if self.carries() && self.client.settings.has_changes() => self.doubt_open_settings(),
             b"DISCARD ALL" => {
                 self.client.discard_all();
                 self.begin_with_own_settings();
@@ -276,6 +277,22 @@ impl Machine<'_> {
         if tag == b"ROLLBACK" && !self.pins.is_empty() {
             // What it pinned for may be gone with it.
             self.stale_pins = Pins::QUERYABLE;
+        }
+    }
+
+    /// Code has run that may have committed what the client has set before it in the transaction, or undone it, as a procedure does in a
+    /// pipeline: the server is asked when the work is over.
+    fn doubt_open_settings(&mut self) {
+        match self.client.take_doubtful_settings() {
+            Some(names) if names.is_empty() => {}
+            Some(names) => {
+                self.pins.insert(Pins::NAMED_SETTING);
+                self.note_named_settings(&names);
+            }
+            None => {
+                self.pins.insert(Pins::SETTING);
+                self.client.settings.pinned();
+            }
         }
     }
 
