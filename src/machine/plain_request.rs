@@ -187,7 +187,8 @@ impl PlainRequest {
             let (message, behind) = rest.split_at_checked(head.size)?;
             match head.tag {
                 backend::ROW_DESCRIPTION | backend::DATA_ROW => completed = false,
-                backend::COMMAND_COMPLETE => completed = message[frame::HEADER_BYTES..].starts_with(SELECT),
+                // What any other command has done is for a machine to note.
+                backend::COMMAND_COMPLETE if message[frame::HEADER_BYTES..].starts_with(SELECT) => completed = true,
                 backend::READY if completed && rest == READY_FOR_QUERY => return Some(told),
                 _ => return None,
             }

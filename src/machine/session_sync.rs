@@ -132,10 +132,11 @@ impl Machine<'_> {
 
     /// The server has said that a reset makes setting `name` what it is. Where that is reported, sessions begin with it.
     pub(super) fn learn_default(&mut self, name: &[u8]) {
+        let before = self.server.base.clone();
         if let Some(reported) = self.server.params.get(name).map(<[u8]>::to_vec)
             && self.server.base.set(name, &reported)
         {
-            self.context.parameters.learn_base(self.server);
+            self.context.parameters.learn_base(self.server, &before);
         }
     }
 
@@ -226,6 +227,7 @@ impl Machine<'_> {
             None => {}
         }
         match tag {
+            b"CALL" | b"DO" if self.carries() && self.client.settings.has_changes() => self.doubt_open_settings(),
             b"DISCARD ALL" => {
                 self.client.discard_all();
                 self.begin_with_own_settings();
@@ -276,6 +278,22 @@ impl Machine<'_> {
         if tag == b"ROLLBACK" && !self.pins.is_empty() {
             // What it pinned for may be gone with it.
             self.stale_pins = Pins::QUERYABLE;
+        }
+    }
+
+    /// Code has run that may have committed what the client has set before it in the transaction, or undone it, as a procedure does in a
+    /// pipeline: the server is asked when the work is over.
+    fn doubt_open_settings(&mut self) {
+        match self.client.take_doubtful_settings() {
+            Some(names) if names.is_empty() => {}
+            Some(names) => {
+                self.pins.insert(Pins::NAMED_SETTING);
+                self.note_named_settings(&names);
+            }
+            None => {
+                self.pins.insert(Pins::SETTING);
+                self.client.settings.pinned();
+            }
         }
     }
 

@@ -238,6 +238,12 @@ impl ClientState {
         self.settings.mark_unknown();
     }
 
+    /// Code has run that may have ended the transaction (see [`SettingsTracker::take_doubtful`]).
+    pub fn take_doubtful_settings(&mut self) -> Option<Vec<Box<[u8]>>> {
+        self.parse_context = None;
+        self.settings.take_doubtful()
+    }
+
     /// Lets go of the settings that depend on how the transaction ends (see [`SettingsTracker::give_up_open_changes`]).
     pub fn give_up_open_settings(&mut self) {
         self.parse_context = None;

@@ -114,6 +114,17 @@ impl OpenChanges {
         all
     }
 
+    /// Takes those of which `is` holds.
+    pub(super) fn take_if(&mut self, is: impl Fn(&Change) -> bool) -> Vec<Change> {
+        let all = self.noted.take().map_or_else(Noted::default, |noted| *noted);
+        let (taken, kept): (Vec<_>, Vec<_>) = all.changes.into_iter().partition(is);
+        if !kept.is_empty() {
+            let noted = self.noted.insert(Box::new(Noted { detail: all.detail, ..Noted::default() }));
+            kept.into_iter().for_each(|change| noted.push(change));
+        }
+        taken
+    }
+
     /// The transaction has come to nothing.
     pub(super) fn undo(&mut self) {
         self.take();

@@ -112,6 +112,25 @@ impl LearnedParams {
         self.canonical.get(&(name, value.into())).cloned()
     }
 
+    /// Notes the settings that a session is reset to, of which it was told those that are not `before`, but for what was `asked` for at its
+    /// login.
+    fn learn(&mut self, params: &mut ServerParams, before: &ServerParams, asked: &RequestedParams) {
+        let Some(known) = &mut self.baseline else {
+            self.baseline = Some(params.clone());
+            return;
+        };
+        let mut news = false;
+        for (name, value) in params.beyond(before) {
+            if !asked.iter().any(|(asked, _)| asked.as_bytes().eq_ignore_ascii_case(name)) {
+                news |= known.set(name, value);
+            }
+        }
+        params.share(known);
+        if news {
+            self.greetings.clear();
+        }
+    }
+
     fn greeting(&self, asked: &RequestedParams) -> Greeting {
         let wanted = asked.canonical(|name, value| self.canonical(name, value));
         let mut view = self.baseline.clone().unwrap_or_default();
@@ -241,25 +260,14 @@ impl ParameterCache {
     /// Notes the settings of a session that is as new, but for what was `asked` for at its login.
     pub fn learn_baseline(&self, params: &mut ServerParams, asked: &RequestedParams) {
         let mut learned = self.lock();
-        let Some(known) = &mut learned.baseline else {
-            learned.baseline = Some(params.clone());
-            return;
-        };
-        let mut news = false;
-        for (name, value) in params.beyond(&known.clone()) {
-            if !asked.iter().any(|(asked, _)| asked.as_bytes().eq_ignore_ascii_case(name)) {
-                news |= known.set(name, value);
-            }
-        }
-        params.share(known);
-        if news {
-            learned.greetings.clear();
-        }
+        let before = learned.baseline.clone().unwrap_or_default();
+        learned.learn(params, &before, asked);
     }
 
-    /// Notes that what a session is reset to has changed.
-    pub fn learn_base(&self, server: &mut ServerState) {
-        self.learn_baseline(&mut server.base, &server.asked);
+    /// Notes that a session is reset to something else than `before`. What has not changed there may be out of date: a server's processes
+    /// read its configuration one after another, each at its next statement.
+    pub fn learn_base(&self, server: &mut ServerState, before: &ServerParams) {
+        self.lock().learn(&mut server.base, before, &server.asked);
     }
 
     /// Notes that a session has been reset: its settings are what the server gives now, which may have changed since its
@@ -268,8 +276,9 @@ impl ParameterCache {
         // Where nothing has changed, the next comparison is free.
         server.base.share(&server.params);
         if !server.base.is(&server.params) {
-            self.learn_baseline(&mut server.params, &server.asked);
-            server.base = server.params.clone();
+            let before = std::mem::replace(&mut server.base, server.params.clone());
+            self.learn_base(server, &before);
+            server.params.share(&server.base);
         }
     }
 
@@ -296,5 +305,33 @@ mod tests {
         assert_eq!([3, 102, 103].map(asks), [true, false, true], "one login at a time");
         cache.note_answer(at(104));
         assert!(!asks(300));
+    }
+
+    fn session(zone: &[u8]) -> ServerState {
+        let mut params = ServerParams::default();
+        params.set(b"TimeZone", zone);
+        params.set(b"DateStyle", b"ISO, MDY");
+        ServerState::new(params, RequestedParams::default())
+    }
+
+    #[test]
+    fn a_session_tells_of_what_has_changed_there() {
+        let cache = ParameterCache::default();
+        let baseline = |name: &[u8]| cache.baseline().and_then(|known| known.get(name).map(<[u8]>::to_vec));
+        let [mut told, mut untold] = [session(b"UTC"), session(b"UTC")];
+        cache.learn_baseline(&mut told.base, &RequestedParams::default());
+        let before = told.base.clone();
+        told.base.set(b"TimeZone", b"Asia/Tokyo");
+        cache.learn_base(&mut told, &before);
+        assert_eq!(baseline(b"TimeZone").as_deref(), Some(&b"Asia/Tokyo"[..]));
+        // Its process has not read the server's new configuration.
+        let before = untold.base.clone();
+        untold.base.set(b"DateStyle", b"German, DMY");
+        cache.learn_base(&mut untold, &before);
+        untold.params.set(b"IntervalStyle", b"iso_8601");
+        cache.learn_reset(&mut untold);
+        assert_eq!(baseline(b"TimeZone").as_deref(), Some(&b"Asia/Tokyo"[..]));
+        assert_eq!(baseline(b"DateStyle").as_deref(), Some(&b"ISO, MDY"[..]), "it was reset since");
+        assert_eq!(baseline(b"IntervalStyle").as_deref(), Some(&b"iso_8601"[..]));
     }
 }

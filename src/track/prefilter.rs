@@ -24,6 +24,8 @@ pub fn is_stateless(sql: &[u8]) -> bool {
         let from = at;
         at += 1;
         match KINDS[usize::from(byte)] {
+            // It is part of a number, perhaps, and what stands behind that a word of its own.
+            Kind::Letter if is_exponent(sql, from) => return false,
             Kind::Letter => {
                 let mut marks = WORD[usize::from(byte)];
                 for &byte in &sql[at..] {
@@ -59,6 +61,11 @@ pub fn is_stateless(sql: &[u8]) -> bool {
         }
     }
     true
+}
+
+/// Returns whether what begins at `at` may be the exponent of a number.
+fn is_exponent(sql: &[u8], at: usize) -> bool {
+    matches!(sql[at..], [b'e' | b'E', b'0'..=b'9', ..]) && matches!(sql[..at], [.., b'0'..=b'9' | b'.'])
 }
 
 /// Returns whether the first word of a statement says that it only reads and writes rows, or begins a transaction.
@@ -208,6 +215,8 @@ mod tests {
             "select * from pg_temp.t",
             "select \"Set_Config\"($1, $2, $3)",
             "select 1into temp t",
+            "select 1e1into temp t",
+            "select 1.e1nextval('s')",
             "select 1 INTO TEMPORARY t",
             "select 2setval($1, 1)",
             "select my_ADVISORY_lock(1)",

@@ -312,6 +312,7 @@ mod tests {
             "set",
             "set a =",
             "set search_path = 'pg_temp'",
+            "set search_path = 'pg_'\n'temp'",
             "reset",
         ] {
             assert_eq!(of_sql(sql.as_bytes()), Some(SessionCommand::UnknownSet { name: None }), "{sql}");

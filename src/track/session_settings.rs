@@ -95,6 +95,28 @@ impl SettingsTracker {
         }
     }
 
+    /// Code has run that may have committed the transaction, or undone it. Returns the settings of which it is not known whether they hold,
+    /// those left out that follow by their reported values; `None` where there is no telling which.
+    pub fn take_doubtful(&mut self) -> Option<Vec<Box<[u8]>>> {
+        let taken = self.open.take_if(|change| match change {
+            Change::Set { name, .. } | Change::Reset { name } => params::following(name).is_none(),
+            Change::ResetAll | Change::Local { .. } => true,
+            Change::Unknown | Change::Pinned | Change::Savepoint { .. } => false,
+        });
+        if taken.iter().any(|change| matches!(change, Change::Local { .. })) {
+            self.mark_unknown();
+        }
+        let mut names = Vec::new();
+        for change in taken {
+            match change {
+                Change::Set { name, .. } | Change::Reset { name } => names.push(name),
+                Change::ResetAll => return None,
+                _ => {}
+            }
+        }
+        Some(names)
+    }
+
     /// Lets go of the changes that depend on how the transaction ends: they take too many bytes to be carried.
     pub fn give_up_open_changes(&mut self) {
         self.open.give_up();

@@ -25,6 +25,8 @@ pub(crate) enum Token<'a> {
         /// The character that an escape begins with.
         escape: u8,
     },
+    /// Contents of a string constant that is continued on a later line, with what stands between its pieces.
+    Continued(&'a [u8]),
     /// Text that needs decoding: `U&` escapes in a string.
     Unclear,
 }
@@ -154,21 +156,17 @@ impl<'a> Tokens<'a> {
         content
     }
 
-    fn plain_string(&mut self) -> Token<'a> {
-        Token::Text(self.quoted(b'\'', self.lexis.backslashes))
-    }
-
     /// A string with escapes or without, and those behind it on later lines that continue it: they have escapes as it has.
     fn string(&mut self, backslashes: Backslashes) -> Token<'a> {
         let all = self.rest;
-        let mut content = self.quoted(b'\'', backslashes);
+        let mut token = Token::Text(self.quoted(b'\'', backslashes));
         while let Some(blanks) = continues(self.rest) {
             self.take(blanks);
             self.quoted(b'\'', backslashes);
             let length = all.len() - self.rest.len();
-            content = all.get(1..length.saturating_sub(1)).unwrap_or_default();
+            token = Token::Continued(all.get(1..length.saturating_sub(1)).unwrap_or_default());
         }
-        Token::Text(content)
+        token
     }
 
     fn dollar(&mut self) -> Token<'a> {
@@ -218,7 +216,7 @@ impl<'a> Tokens<'a> {
         match (letter, self.rest) {
             (b'e' | b'E', [b'\'', ..]) => Some(self.string(Backslashes::Escape)),
             (b'b' | b'B' | b'x' | b'X', [b'\'', ..]) => Some(self.string(Backslashes::Literal)),
-            (b'n' | b'N', [b'\'', ..]) => Some(self.plain_string()),
+            (b'n' | b'N', [b'\'', ..]) => Some(self.string(self.lexis.backslashes)),
             (b'u' | b'U', [b'&', b'\'', ..]) => {
                 self.take(1);
                 self.quoted(b'\'', Backslashes::Literal);
@@ -252,7 +250,21 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Passes over a number's digits: what follows them begins anew.
+    /// Passes over a number: before PostgreSQL 15 a word may follow it without a blank.
+    fn skip_number(&mut self) {
+        self.skip_digits();
+        if let [b'.', behind @ ..] = self.rest
+            && behind.first() != Some(&b'.')
+        {
+            self.rest = behind;
+            self.skip_digits();
+        }
+        if let [b'e' | b'E', b'0'..=b'9', ..] = self.rest {
+            self.take(1);
+            self.skip_digits();
+        }
+    }
+
     fn skip_digits(&mut self) {
         let end = self.rest.iter().position(|b| !b.is_ascii_digit()).unwrap_or(self.rest.len());
         self.take(end);
@@ -272,7 +284,7 @@ impl<'a> Iterator for Tokens<'a> {
                 }
                 _ if begins_word(first) => self.word(),
                 b'0'..=b'9' => {
-                    self.skip_digits();
+                    self.skip_number();
                     Token::Other(first)
                 }
                 b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | b'-' | b'/' => {
@@ -284,7 +296,7 @@ impl<'a> Iterator for Tokens<'a> {
                         continue;
                     }
                 }
-                b'\'' => self.plain_string(),
+                b'\'' => self.string(self.lexis.backslashes),
                 b'"' => Token::Quoted(self.quoted(b'"', Backslashes::Literal)),
                 b'$' => self.dollar(),
                 _ => {
@@ -310,6 +322,18 @@ fn continues(rest: &[u8]) -> Option<usize> {
             _ => return None,
         }
     }
+}
+
+/// The content of a string constant without what stands between its pieces. One with an escaped quote at the end of a line loses that.
+pub(super) fn joined(continued: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(continued.len());
+    let mut rest = continued;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let blanks = if byte == b'\'' { continues(behind) } else { None };
+        rest = behind.get(blanks.map_or(0, |blanks| blanks + 1)..).unwrap_or_default();
+        joined.extend(blanks.is_none().then_some(byte));
+    }
+    joined
 }
 
 /// A byte that may begin an unquoted name.
@@ -392,6 +416,31 @@ mod tests {
         let unclear = |sql: &str| Tokens::new(sql.as_bytes(), Lexis::default()).any(|token| token == Token::Unclear);
         assert!(unclear(r"select U&'\0073et_config'"));
         assert!(!unclear(r"select 'C:\temp', e'\''"));
+    }
+
+    #[test]
+    fn a_string_may_be_continued() {
+        for (sql, content) in [
+            ("'a'\n'b'", "ab"),
+            ("'a'  -- why\n\n 'b' \r'c'", "abc"),
+            ("n'it''s'\n''", "it''s"),
+            ("E'a\\'b'\n'c'", "a\\'bc"),
+        ] {
+            let tokens: Vec<_> = Tokens::new(sql.as_bytes(), Lexis::default()).collect();
+            let [Token::Continued(continued)] = tokens[..] else { panic!("{sql}: {tokens:?}") };
+            assert_eq!(joined(continued), content.as_bytes(), "{sql}");
+        }
+        for sql in ["'a' 'b'", "'a' /* \n */ 'b'", "'a'\n, 'b'", "$$a$$\n'b'"] {
+            assert!(!Tokens::new(sql.as_bytes(), Lexis::default()).any(|token| matches!(token, Token::Continued(_))));
+        }
+    }
+
+    #[test]
+    fn a_word_may_follow_a_number() {
+        for sql in ["1into x", "1e5into x", "1.5e5into x", "1.E5into x", ".5into x", "1e+5into x"] {
+            assert_eq!(words(sql).iter().filter(|word| **word != "e").collect::<Vec<_>>(), ["into", "x"], "{sql}");
+        }
+        assert_eq!(words("1..e5 t.e5 1efg"), ["e5", "t", "e5", "efg"]);
     }
 
     #[test]

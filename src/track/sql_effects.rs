@@ -231,6 +231,13 @@ mod tests {
     }
 
     #[test]
+    fn a_continued_constant_is_one() {
+        let constants = |sql: &str| analyze(sql.as_bytes(), Lexis::default()).constants;
+        assert_eq!(constants("select 'no'\n'w'::timestamptz"), Constants::OfTheMoment);
+        assert_eq!(constants("select 'no', 'w'"), Constants::Fixed);
+    }
+
+    #[test]
     fn what_may_have_sequences_give_values_is_seen() {
         for sql in [
             "update t set id = default",
@@ -273,6 +280,12 @@ mod tests {
             ("CREATE OR REPLACE TEMPORARY VIEW v AS SELECT 1", Pins::TEMP),
             ("create local temp sequence s", Pins::TEMP),
             ("select 1 into temp t", Pins::TEMP),
+            ("select 1e5into temp t", Pins::TEMP),
+            ("select set_config('search_path', 'pg_'\n'temp', false)", Pins::TEMP),
+            ("do 'begin create temp table t (a int); '\n'end'", Pins::UNANALYZED),
+            ("select query_to_xml('select sets'\n'eed(1)', true, true, '')", Pins::UNRESETTABLE),
+            ("select set_config('se'\n'ed', '1', false)", Pins::UNRESETTABLE),
+            ("update pg_settings set setting = 1 where name = 'se'\n'ed'", Pins::UNRESETTABLE),
             ("create table pg_temp.t (a int)", Pins::TEMP),
             ("create function \"pg_temp\".f() returns int language sql as 'select 1'", Pins::TEMP),
             ("explain analyze create temp table t as select 1", Pins::TEMP),

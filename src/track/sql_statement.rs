@@ -132,7 +132,7 @@ impl<'a> Statement<'a> {
                 self.other();
             }
             Token::Semicolon => self.semicolon(),
-            Token::Text(_) | Token::UnicodeName { .. } | Token::Unclear => self.other(),
+            Token::Text(_) | Token::Continued(_) | Token::UnicodeName { .. } | Token::Unclear => self.other(),
         }
     }
 

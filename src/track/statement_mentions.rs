@@ -183,7 +183,9 @@ fn is_keyword(token: Token<'_>, purpose: Purpose, behind: &Tokens<'_>) -> bool {
     match purpose {
         // `DEALLOCATE prepare` frees a statement of that name.
         Purpose::Free => is(word, b"prepare") && !matches!(next, None | Some(Token::Semicolon)),
-        Purpose::Make => is(word, b"transaction") && matches!(next, Some(Token::Text(_) | Token::Unclear)),
+        Purpose::Make => {
+            is(word, b"transaction") && matches!(next, Some(Token::Text(_) | Token::Continued(_) | Token::Unclear))
+        }
         Purpose::Run => false,
     }
 }

@@ -92,7 +92,7 @@ fn of_tokens(mut tokens: Tokens<'_>, language: Language, leaving: &Leaving) -> O
                 of_name(name, &tokens, leaving).map(|reach| (reach, name.to_vec()))
             }
             Token::Unclear | Token::UnicodeName { .. } => Some((Reach::Anything, b"U&".to_vec())),
-            Token::Text(_) | Token::Other(_) => {
+            Token::Text(_) | Token::Continued(_) | Token::Other(_) => {
                 statement.last = None;
                 let digits = matches!(token, Token::Other(b'0'..=b'9'));
                 if digits && tokens.rest().first().is_some_and(u8::is_ascii_alphabetic) {

@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::active_config::ActiveConfig;
 use super::close::CloseReason;
-use super::dial::{self, DialError, Login, NewConn, Secret};
+use super::dial::{self, DialError, DialFailure, Login, NewConn, Secret};
 use super::login_slots::LoginSlot;
 use super::pool::Pool;
 use super::pools::Pools;
@@ -18,6 +18,7 @@ use super::server_side::ServerSide;
 use super::simple_query;
 use crate::config::Settings;
 use crate::error::ClientError;
+use crate::net::RecvError;
 use crate::track::RequestedParams;
 use crate::track::server_state::CloseMethod;
 use crate::wire::frontend;
@@ -42,11 +43,17 @@ pub(crate) fn attempt(
         let limit = settings.timeouts.server_connect_timeout;
         counters.tried.add();
         let outcome = dial::dial(&settings, login(&pool, config, &settings, secret), counters, buffers, limit).await;
-        match pool.looked_at(outcome, &settings).await {
-            Ok(mut new_conn) => {
-                let known = pool.role_auth.freshness(Duration::ZERO, Instant::now()) == Freshness::Stale;
+        let outcome = pool.looked_at(outcome, &settings).await;
+        let known = pool.role_auth.freshness(Duration::ZERO, Instant::now()) == Freshness::Stale;
+        let outcome = if known {
+            identified(outcome, &pool.role_auth, &pools, limit).await
+        } else {
+            outcome.map(|new_conn| (new_conn, Identity::Same))
+        };
+        match outcome {
+            Ok((new_conn, identity)) => {
                 let password = pool.role_auth.accepted(key, new_conn.credential.clone());
-                let next = if known { succeed(&mut new_conn, &pool, &pools, password, limit).await } else { None };
+                let next = if known { succeed(&pool, &pools, identity, password) } else { None };
                 let pool = next.unwrap_or(pool);
                 // The client need not wait for its slot; until it has one it counts as one that logs in.
                 let adopted = pool.adopt(new_conn, &settings);
@@ -97,10 +104,10 @@ pub(crate) async fn recheck(pool: &Arc<Pool>, pools: &Arc<Pools>, password: Pass
     login.params.retain(|(name, _)| name == b"database");
     counters.tried.add();
     let outcome = dial::dial(&settings, login, counters, buffers, limit).await;
-    let outcome = match outcome {
-        Ok(mut new_conn) => {
+    let outcome = match identified(outcome, &pool.role_auth, pools, limit).await {
+        Ok((new_conn, identity)) => {
             pool.role_auth.note_success();
-            succeed(&mut new_conn, pool, pools, password, limit).await;
+            succeed(pool, pools, identity, password);
             let how = ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
             counters.close(how, CloseReason::Login);
             Ok(())
@@ -128,20 +135,39 @@ fn login(pool: &Pool, config: &ActiveConfig, settings: &Settings, secret: Secret
     Login { user: pool.key.user.clone(), params, secret, upstream_target: config.upstream_target(&pool.key.database) }
 }
 
+/// Role of a connection that has just been opened, beside that of those that were there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Identity {
+    /// The same, as far as the server knows.
+    Same,
+    /// Another one: the former was renamed, or dropped and made anew.
+    Another,
+}
+
+/// The outcome of opening a connection, on which the server was asked within `limit` whether the connections of `role_auth` are those of
+/// the role that has just logged in. One on which it has not answered is closed: the answer may come yet, and would be a client's.
+async fn identified(
+    outcome: Result<NewConn, DialFailure>,
+    role_auth: &Arc<RoleAuth>,
+    pools: &Pools,
+    limit: Duration,
+) -> Result<(NewConn, Identity), DialFailure> {
+    let mut new_conn = outcome?;
+    let error = match timeout(limit, identity(&mut new_conn, role_auth, pools)).await {
+        Ok(Ok(identity)) => return Ok((new_conn, identity)),
+        Ok(Err(broken)) => broken.into(),
+        Err(_) => DialError::Broke("the server did not answer in time (server_connect_timeout)".into()),
+    };
+    Err(DialFailure::with(error, new_conn.conn))
+}
+
 /// Has the `RoleAuth` of `pool` followed by another one, where connections of its are no longer those of the role that has just
 /// logged in; the pool that takes the place of this one, if so.
-async fn succeed(
-    new_conn: &mut NewConn,
-    pool: &Pool,
-    pools: &Arc<Pools>,
-    password: PasswordChange,
-    limit: Duration,
-) -> Option<Arc<Pool>> {
-    let another = timeout(limit, has_another_role(new_conn, &pool.role_auth, pools)).await.unwrap_or(false);
-    let succession = match (another, password) {
-        (true, _) => Succession::AnotherRole,
-        (false, PasswordChange::Changed) => Succession::SameRole,
-        (false, PasswordChange::Unchanged) => return None,
+fn succeed(pool: &Pool, pools: &Arc<Pools>, identity: Identity, password: PasswordChange) -> Option<Arc<Pool>> {
+    let succession = match (identity, password) {
+        (Identity::Another, _) => Succession::AnotherRole,
+        (Identity::Same, PasswordChange::Changed) => Succession::SameRole,
+        (Identity::Same, PasswordChange::Unchanged) => return None,
     };
     let (database, user) = pool.key.shown();
     info!(database, user, ?succession, "this user's connections are replaced");
@@ -149,9 +175,12 @@ async fn succeed(
     Some(pools.get(&pool.key))
 }
 
-/// Returns whether the connections of `role_auth` to the same server are those of another role than the one that has just logged in: it was
-/// renamed, or dropped and made anew. The server knows by their pids as which role they logged in; behind a pooler there are none such.
-async fn has_another_role(new_conn: &mut NewConn, role_auth: &Arc<RoleAuth>, pools: &Pools) -> bool {
+/// Asks on a new connection whether those of `role_auth` to the same server are of the role that has just logged in. The server knows by
+/// their pids as which role they logged in; behind a pooler there are none such.
+///
+/// # Errors
+/// When the connection is of no use any more.
+async fn identity(new_conn: &mut NewConn, role_auth: &Arc<RoleAuth>, pools: &Pools) -> Result<Identity, RecvError> {
     let conn_infos = pools.conn_infos_of(role_auth);
     let pids: Vec<_> = conn_infos
         .iter()
@@ -159,7 +188,7 @@ async fn has_another_role(new_conn: &mut NewConn, role_auth: &Arc<RoleAuth>, poo
         .map(|conn_info| conn_info.pid.to_string())
         .collect();
     if pids.is_empty() {
-        return false;
+        return Ok(Identity::Same);
     }
     let sql = format!(
         "SELECT a.pid FROM pg_catalog.pg_stat_get_activity(NULL) a, \
@@ -168,6 +197,11 @@ async fn has_another_role(new_conn: &mut NewConn, role_auth: &Arc<RoleAuth>, poo
          AND a.usesysid OPERATOR(pg_catalog.<>) own.usesysid LIMIT 1",
         pids.join(",")
     );
-    frontend::put_query(&mut new_conn.conn.output, sql.as_bytes());
-    matches!(simple_query::rows(&mut new_conn.conn).await, Ok(Ok(rows)) if !rows.is_empty())
+    let NewConn { conn, params, .. } = new_conn;
+    frontend::put_query(&mut conn.output, sql.as_bytes());
+    let rows = simple_query::rows_and(conn, |name, value| {
+        params.set(name, value);
+    });
+    let is_another = rows.await?.is_ok_and(|rows| !rows.is_empty());
+    Ok(if is_another { Identity::Another } else { Identity::Same })
 }

@@ -358,6 +358,8 @@ fn rows_and_the_end_of_no_transaction_are_all_of_an_answer() {
         message(b'Z', b"I"),
         message(b'D', b"\0\0"),
         [message(b'C', b"INSERT 0 1\0"), message(b'Z', b"I")].concat(),
+        [message(b'C', b"INSERT 0 1\0"), done()].concat(),
+        [message(b'C', b"SELECT 0\0"), message(b'C', b"GRANT ROLE\0"), answer()].concat(),
         [message(b'C', b"SELECT 0\0"), message(b'Z', b"T")].concat(),
         [message(b'C', b"SELECT 0\0"), message(b'D', b"\0\0"), message(b'Z', b"I")].concat(),
         [done(), message(b'S', b"a\0b\0")].concat(),

@@ -167,7 +167,7 @@ impl<'a> Words<'a> {
         let mut end = None;
         while let Some(token) = self.next() {
             match token {
-                Token::Semicolon | Token::UnicodeName { .. } | Token::Unclear => return None,
+                Token::Semicolon | Token::Continued(_) | Token::UnicodeName { .. } | Token::Unclear => return None,
                 Token::Word(word) => {
                     let local = form == SetForm::TimeZone && is(word, b"local");
                     default = count == 0 && (is(word, b"default") || local);

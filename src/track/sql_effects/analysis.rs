@@ -11,7 +11,7 @@ use crate::track::sequences::Sequences;
 use crate::track::session_code;
 use crate::track::session_command::{self, PositionedCommand, SessionCommand};
 use crate::track::source_settings;
-use crate::track::sql::{Token, Tokens};
+use crate::track::sql::{Token, Tokens, joined};
 use crate::track::sql_statement::{Code, Language, Statement, is};
 use crate::track::state_functions::{
     RUNS_TEXTS, UNRESETTABLE, are_plain_constants, first_argument, is_advisory, is_local_set_config, is_plain,
@@ -76,6 +76,17 @@ impl<'a> Analysis<'a> {
                     self.effects.constants = self.effects.constants.max(Constants::of(text));
                     self.text(text, statement);
                 }
+                statement.other();
+            }
+            // Code that stands in pieces is not read.
+            Token::Continued(_) if statement.code.is_some() => {
+                statement.other();
+                self.effects.pins.insert(Pins::UNANALYZED);
+            }
+            Token::Continued(text) => {
+                let text = joined(text);
+                self.effects.constants = self.effects.constants.max(Constants::of(&text));
+                self.text(&text, statement);
                 statement.other();
             }
             Token::Other(byte) => {
@@ -144,6 +155,10 @@ impl<'a> Analysis<'a> {
                 }
                 Token::Text(text) => {
                     self.text(text, &statement);
+                    statement.other();
+                }
+                Token::Continued(text) => {
+                    self.text(&joined(text), &statement);
                     statement.other();
                 }
                 Token::Other(byte) => {

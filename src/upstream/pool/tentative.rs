@@ -141,7 +141,11 @@ impl TentativeLease {
     pub(crate) fn take(mut self) -> Option<Lease> {
         let mut pooled = self.pooled.take()?;
         let now = Instant::now();
+        let before = pooled.state.base.clone();
         let looks_fine = now.saturating_duration_since(self.since) < RECENTLY_USED || pooled.check_alive();
+        if pooled.state.base != before {
+            self.pool.parameters.learn_base(&mut pooled.state, &before);
+        }
         let unfit = self.pool.unfit(&pooled, now).or((!looks_fine).then_some(CloseReason::Dead));
         match unfit {
             None => Some(Lease::new(pooled, Arc::clone(&self.pool))),

@@ -48,7 +48,11 @@ impl Connection {
 pub struct Network {
     pub port: u16,
     connections: Arc<Mutex<Vec<Arc<Connection>>>>,
+    held: HeldRequest,
 }
+
+/// The words of a request whose answer waits here, as do all behind it on that connection.
+type HeldRequest = Arc<Mutex<Option<&'static [u8]>>>;
 
 impl Network {
     /// Forwards connections to `port`.
@@ -57,6 +61,8 @@ impl Network {
         let here = listener.local_addr().expect("an address").port();
         let connections = Arc::new(Mutex::new(Vec::new()));
         let all = Arc::clone(&connections);
+        let held = HeldRequest::default();
+        let request = Arc::clone(&held);
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
                 let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { continue };
@@ -66,13 +72,19 @@ impl Network {
                     ended: AtomicUsize::new(0),
                 });
                 all.lock().expect("unpoisoned").push(Arc::clone(&connection));
+                let request = Arc::clone(&request);
                 std::thread::spawn(move || {
-                    forward(near, far, &connection);
+                    forward(near, far, &connection, &request);
                     connection.ended.store(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { port: here, connections }
+        Self { port: here, connections, held }
+    }
+
+    /// Holds back what the server answers to requests with these words.
+    pub fn hold_answers_to(&self, words: &'static str) {
+        *self.held.lock().expect("unpoisoned") = Some(words.as_bytes());
     }
 
     /// The upstream URL for pgferry.
@@ -100,7 +112,7 @@ impl Network {
     }
 }
 
-fn forward(mut near: TcpStream, mut far: TcpStream, connection: &Connection) {
+fn forward(mut near: TcpStream, mut far: TcpStream, connection: &Connection, request: &HeldRequest) {
     for stream in [&near, &far] {
         stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
@@ -125,8 +137,14 @@ fn forward(mut near: TcpStream, mut far: TcpStream, connection: &Connection) {
             Some(n) if connection.is(State::LosesRequests) => {
                 connection.withheld.fetch_add(n, Ordering::SeqCst);
             }
-            // What a server that has ended is sent is lost, as it is directly.
-            Some(n) => drop(far.write_all(&buffer[..n])),
+            Some(n) => {
+                let words = *request.lock().expect("unpoisoned");
+                if words.is_some_and(|words| buffer[..n].windows(words.len()).any(|part| part == words)) {
+                    connection.state.store(State::HoldsAnswers as u8, Ordering::SeqCst);
+                }
+                // What a server that has ended is sent is lost, as it is directly.
+                drop(far.write_all(&buffer[..n]));
+            }
             None => {}
         }
         if !far_ended {

@@ -7,11 +7,12 @@ use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 const HARMLESS: [&str; 5] =
     ["select 1", "set a.b = 'c'", "begin; commit", "show work_mem", "create temp table t (a int); drop table t"];
 
-const DRAWS: [&str; 4] = [
+const DRAWS: [&str; 5] = [
     "select nextval('drawn')",
     "insert into serials default values",
     "select setval('drawn', 77)",
     "insert into serials default values returning id",
+    "select 1; insert into serials default values; select 2",
 ];
 
 fn is_refused(raw: &mut ProtocolClient, sql: &str) -> bool {

@@ -1,11 +1,11 @@
 //! Session state that is made in unusual words: its client keeps it, and the next one does not have it.
 
-use super::script::{A, B, SESSION, Script, TRANSACTION, compare, step};
+use super::script::{A, B, SESSION, Script, TRANSACTION, TRANSACTION_TWO, compare, step};
 use crate::harness::Postgres;
 use crate::harness::protocol_client::sync;
 
 // A setting of an extension's kind that was reset is empty, not absent: PostgreSQL never forgets its name.
-const MAKES: [(&str, &str); 24] = [
+const MAKES: [(&str, &str); 25] = [
     ("update pg_settings set setting = '5555' where name = 'work_mem'", "show work_mem"),
     (
         "with u as (select 1) update pg_catalog.pg_settings set setting = '5555' where name = 'work_mem'",
@@ -36,6 +36,7 @@ const MAKES: [(&str, &str); 24] = [
     ),
     ("set a.b.c = 'd'", "select nullif(current_setting('a.b.c', true), '')"),
     ("SET/**/work_mem/**/=/**/'5555kB'", "show work_mem"),
+    ("set work_mem = '55'\n'55kB'", "show work_mem"),
 ];
 
 #[test]
@@ -73,10 +74,37 @@ fn setting_in_unusual_words_goes_with_its_client() {
     compare(Postgres::shared(), &resets, &scripts);
 }
 
+/// In a pipeline nothing but the code's own words tells what becomes of what was set before it.
+#[test]
+fn setting_in_front_of_code_that_ends_the_transaction_is_what_that_makes_of_it() {
+    let postgres = Postgres::start_with(&[]);
+    for end in ["commit", "rollback"] {
+        let body = format!("begin {end}; end");
+        postgres.sql(&format!("create procedure {end}s() language plpgsql as '{body}'"));
+    }
+    let sets = ["set work_mem = '5555kB'", "reset work_mem", "set local work_mem = '5555kB'", "set a.b = 'c'"];
+    let ends = ["call commits()", "call rollbacks()", "do 'begin rollback; end'"];
+    let shows = "select current_setting('work_mem'), nullif(current_setting('a.b', true), '')";
+    let script = |set: &str, end: &str, last: &str| {
+        let script = Script::new(&format!("{set}, {end}, {last}")).sql(A, "set work_mem = '4444kB'; set a.b = 'd'");
+        let script = script.ask(A, &[step(set), step(end), step(last), sync()]);
+        script.sql(A, shows).sql(B, shows).sql(A, shows).sql(B, shows).sql(A, shows)
+    };
+    let all = |sets: &[&str], ends: &[&str]| {
+        let pairs = sets.iter().flat_map(|set| ends.iter().map(move |end| (*set, *end)));
+        pairs.flat_map(|(set, end)| ["select 1", "select 1 / 0"].map(|last| script(set, end, last))).collect::<Vec<_>>()
+    };
+    compare(&postgres, &TRANSACTION, &all(&sets, &ends));
+    // What these leave keeps the client on its connection.
+    let pinned = [all(&["reset all"], &ends), all(&sets, &["do 'begin commit; end'"])].concat();
+    compare(&postgres, &TRANSACTION_TWO, &pinned);
+}
+
 #[test]
 fn temporary_schema_as_search_path_keeps_what_is_made_there() {
     let paths = [
         "set search_path = 'pg_temp'",
+        "set search_path = 'pg_'\n'temp'",
         "set search_path = pg_temp, public",
         "set search_path to pg_temp",
         "select set_config('search_path', 'pg_temp', false)",

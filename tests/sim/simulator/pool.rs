@@ -80,7 +80,7 @@ impl Pool {
             let before = link.state.base.clone();
             if !link.is_too_old() && (link.was_just_used() || link.look()) {
                 if link.state.base != before {
-                    self.parameters.learn_base(&mut link.state);
+                    self.parameters.learn_base(&mut link.state, &before);
                 }
                 return Some(link);
             }
