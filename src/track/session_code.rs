@@ -130,14 +130,14 @@ impl State {
     }
 
     fn is_due(&self, due: Due, now: Instant) -> bool {
-        let least = if self.failure.is_some() { FAILED_INTERVAL } else { LEAST_INTERVAL };
-        let is_allowed = self.asked.is_none_or(|at| now.saturating_duration_since(at) >= least);
         let interval = match due {
             Due::Unknown => VALID,
             Due::Past => INTERVAL,
             Due::Overdue => OVERDUE,
         };
-        is_allowed && self.changing == 0 && self.age(now).is_none_or(|age| age >= interval)
+        let least = if self.failure.is_some() { FAILED_INTERVAL } else { LEAST_INTERVAL };
+        let is_allowed = || self.asked.is_none_or(|at| now.saturating_duration_since(at) >= least);
+        self.changing == 0 && self.age(now).is_none_or(|age| age >= interval) && is_allowed()
     }
 
     /// The version of what is known, if that can't leave just anything.

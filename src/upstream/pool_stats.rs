@@ -68,6 +68,16 @@ impl LocalStats {
         lasted
     }
 
+    /// The server is ready, and has done a request that was a transaction of its own, for the time that is returned.
+    pub(crate) fn lone_query_ends(&mut self, now: Instant) -> Duration {
+        debug_assert!(self.query_since == self.transaction_since, "it began with its transaction");
+        let lasted = self.query_ends(now);
+        self.transaction_since = None;
+        self.transactions += 1;
+        self.transaction_time += lasted;
+        lasted
+    }
+
     /// No transaction is open any more: one has ended, and lasted for the time that is returned.
     pub(crate) fn transaction_ends(&mut self, now: Instant) -> Duration {
         let lasted = self.transaction_since.take().map_or(Duration::ZERO, |since| now.duration_since(since));

@@ -97,7 +97,8 @@ async fn enter_by_password(attempt: &mut LoginAttempt<'_>, key: &PoolKey) -> Res
     let pools = &attempt.shared.pools;
     let pool = pools.get(key);
     let mut login = PassThrough { attempt, pool: &pool, password_given: false };
-    let entered = login.run(std::time::Instant::now()).await;
+    let known = pool.role_auth.freshness(login.attempt.settings.auth.auth_recheck, std::time::Instant::now());
+    let entered = login.run(known).await;
     let proved = login.password_given;
     pools.forget(&pool);
     let entered = entered?;

@@ -22,9 +22,9 @@ pub(super) struct PassThrough<'a, 'b> {
 }
 
 impl PassThrough<'_, '_> {
-    /// The upstream decides: by what it is known to do at `now`, or by trying. `false` when the client went away.
-    pub(super) async fn run(&mut self, now: std::time::Instant) -> Result<bool, ClientError> {
-        if self.requirement(&self.pool.role_auth, now) == AuthRequirement::Open {
+    /// The upstream decides: by what is known of it, which is as fresh as `known`, or by trying. `false` when the client went away.
+    pub(super) async fn run(&mut self, known: Freshness) -> Result<bool, ClientError> {
+        if known != Freshness::Stale && self.pool.role_auth.requirement() == AuthRequirement::Open {
             return Ok(true);
         }
         let pool = Arc::clone(self.pool);

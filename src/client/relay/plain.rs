@@ -92,8 +92,9 @@ impl<'a> Pairing<'a> {
         let now = Instant::now();
         add_messages(&mut tally, &request.counts());
         let timings = &self.shared.counters().timings;
-        timings.query.observe(tally.query_ends(now));
-        timings.transaction.observe(tally.transaction_ends(now));
+        let lasted = tally.lone_query_ends(now);
+        timings.query.observe(lasted);
+        timings.transaction.observe(lasted);
         let (received, sent) = self.client.take_traffic();
         self.server.activity.pool().stats.take(&mut tally, received, sent);
         self.server.activity.set_active(false);

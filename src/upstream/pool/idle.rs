@@ -27,7 +27,7 @@ impl<T> Idle<T> {
     /// Puts a connection in.
     pub(super) fn put(&self, mut connection: T) {
         loop {
-            let set = self.set.load_full();
+            let set = self.set.load();
             match set.try_add(connection) {
                 Ok(()) => return,
                 Err((back, _)) => connection = back,
