@@ -1,4 +1,7 @@
 -- The schemas, tables, sequences and functions of a database, as the model has them: see `Shared::create_database`.
+do $$ begin
+    if not exists (select from pg_roles where rolname = 'deputy') then create role deputy in role trust_user; end if;
+end $$;
 drop schema if exists public, one, two, code cascade;
 create schema public;
 create schema one;
