@@ -181,6 +181,7 @@ impl Machine<'_> {
             SessionCommand::Savepoint { .. } | SessionCommand::RollbackTo { .. } | SessionCommand::Release { .. } => {
                 self.client.settings.has_changes()
             }
+            SessionCommand::Call => self.client.settings.has_changes(),
             SessionCommand::SetLocal { name, .. } => !self.client.names.is_empty() || params::following(name).is_some(),
             _ => true,
         }
@@ -219,7 +220,9 @@ impl Machine<'_> {
             Some(SessionCommand::Inserted) => return true,
             Some(command) => self.succeeded(command, tag),
             None if matches!(tag, b"COMMIT" | b"ROLLBACK" | b"PREPARE TRANSACTION") => self.transaction_ended(tag),
-            None if SessionCommand::is_tag(tag) && !matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"SET CONSTRAINTS") => {
+            None if SessionCommand::is_tag(tag)
+                && !matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"SET CONSTRAINTS" | b"CALL") =>
+            {
                 // Something has run that no text has shown.
                 self.pins.insert(Pins::SETTING);
             }
@@ -258,6 +261,7 @@ impl Machine<'_> {
         match command {
             SessionCommand::Deallocate { name } => self.deallocated(name),
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
+            SessionCommand::Call => self.procedure_ended(),
             _ if self.carries() => {
                 self.client.succeeded(command);
                 if self.client.settings.bytes() > MAX_CARRIED_BYTES {
@@ -266,6 +270,21 @@ impl Machine<'_> {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A procedure has ended, which may have committed what was open, or undone it: of the settings among that the server is asked
+    /// what they are.
+    pub(super) fn procedure_ended(&mut self) {
+        if !self.carries() || !self.client.settings.has_changes() {
+            return;
+        }
+        match self.client.settings.open_names() {
+            Some(names) => {
+                self.pins.insert(Pins::NAMED_SETTING);
+                self.note_named_settings(&names);
+            }
+            None => self.pins.insert(Pins::SETTING),
         }
     }
 

@@ -58,6 +58,16 @@ impl SettingsTracker {
         (!unknown).then(|| kept.chain(open))
     }
 
+    /// The settings that the open transaction has set or reset for the session, in lower case; `None` where it may have reset all.
+    pub fn open_names(&self) -> Option<Vec<Box<[u8]>>> {
+        let resets_all = self.open.any(|change| matches!(change, Change::ResetAll));
+        let names = self.open.iter().filter_map(|change| match change {
+            Change::Set { name, .. } | Change::Reset { name } => Some(name.clone()),
+            _ => None,
+        });
+        (!resets_all).then(|| names.collect())
+    }
+
     /// The server has said, while no transaction is open, that setting `name` is `value`, or, without one, that it is what a
     /// reset of the connection makes it.
     pub fn learned(&mut self, name: &[u8], value: Option<&[u8]>) {

@@ -219,7 +219,7 @@ impl Generator {
             let statement = self.contended();
             return out.push(Message::Query(vec![statement]));
         }
-        match self.random.below(27) {
+        match self.random.below(28) {
             0..=6 => {
                 let several = self.random.pick(&[1, 1, 1, 1, 2, 3, 4]);
                 let statements = (0..several).map(|_| self.statement()).collect();
@@ -275,6 +275,7 @@ impl Generator {
             }
             23 => self.without_encoding(out),
             26 => self.whole_in_two_phases(out),
+            27 => self.session_pipeline(out),
             24 => self.without_sync(out),
             _ => {
                 // A whole transaction.
@@ -287,6 +288,24 @@ impl Generator {
                 out.push(query(&[self.random.pick(&["commit", "commit", "rollback", "end", "commit and chain"])]));
             }
         }
+    }
+
+    /// What changes a session, in one pipeline with what may end the transaction or fail.
+    fn session_pipeline(&mut self, out: &mut Vec<Message>) {
+        for _ in 0..2 + self.random.below(3) {
+            let text = match self.random.below(8) {
+                0 | 1 => format!("set {}", self.setting()),
+                2 => format!("set local {}", self.setting()),
+                3 => format!("reset {}", self.setting_name()),
+                4 | 5 => self.random.pick(&["call code.finish()", "call code.finish()", "call code.undo()"]).to_owned(),
+                6 => self.random.pick(&["commit", "rollback", "begin", "select 1/0"]).to_owned(),
+                _ => self.statement(),
+            };
+            out.push(parse("", text));
+            out.push(Message::Bind { portal: String::new(), name: String::new(), params: vec![], binary: false });
+            out.push(execute("", 0));
+        }
+        self.end(out);
     }
 
     /// A transaction that is prepared, and what finishes it.
@@ -955,7 +974,9 @@ impl Generator {
     /// Code in the database that does what no text shows.
     fn hidden(&mut self) -> String {
         let token = self.token();
-        match self.random.below(13) {
+        match self.random.below(15) {
+            13 => "call code.finish()".to_owned(),
+            14 => "call code.undo()".to_owned(),
             0..=1 => format!("select code.set('{}', 'hid')", self.random.pick(&["a.b", "application_name"])),
             2 => "select code.set('timezone', 'Asia/Tokyo') as z".to_owned(),
             3 => "select code.deallocate()".to_owned(),

@@ -54,5 +54,7 @@ create function code.reset_all() returns text volatile language plpgsql as
     $$ begin execute 'reset all'; return 'done'; end $$;
 create function code.insert(text) returns text volatile language plpgsql as
     $$ begin insert into public.t(token) values ($1); return $1; end $$;
+create procedure code.finish() language plpgsql as $$ begin commit; end $$;
+create procedure code.undo() language plpgsql as $$ begin rollback; end $$;
 create function code.fail(text) returns text volatile language plpgsql as
     $$ begin raise exception '%', $1; end $$;

@@ -409,8 +409,10 @@ impl Settings {
         if !self.stacked {
             return;
         }
+        let mut takes_role = false;
         for setting in &mut self.all {
             if !setting.stack.is_empty() && end(setting, nest, commit) {
+                takes_role |= setting.kind == Kind::Role;
                 self.report |= setting.reported.is_some();
                 self.generation += 1;
                 if setting.reported.is_some()
@@ -419,6 +421,11 @@ impl Settings {
                     at_once.push((Rc::clone(&setting.name), Rc::clone(&setting.held.text)));
                 }
             }
+        }
+        if let Some(at) = self.find("is_superuser").filter(|_| takes_role)
+            && let Some(at_once) = &mut self.at_once
+        {
+            at_once.push((Rc::clone(&self.all[at].name), Rc::clone(&self.all[at].held.text)));
         }
         self.stacked = self.nest > 0;
     }

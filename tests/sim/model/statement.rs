@@ -190,6 +190,13 @@ impl Backend {
                 self.new_schema(shared, false, name)?;
                 done("CREATE FUNCTION")
             }
+            Statement::Call { commit } => {
+                if !top || self.transaction.is_block() {
+                    return fail("2D000", "invalid transaction termination");
+                }
+                self.end_in_procedure(shared, *commit)?;
+                done("CALL")
+            }
             Statement::Do(statements) => {
                 for statement in statements {
                     self.run_statement(shared, statement, None, &[], false)?;

@@ -7,7 +7,7 @@ use super::backend::{Backend, PIPELINES_ARE_BLOCKS};
 use super::catalog::{TableId, Xid};
 use super::error::{Report, Stop, fail};
 use super::lock::{FIRST_PREPARED, Mode, Tag};
-use super::portal::{Rows, State};
+use super::portal::{Portal, Rows, State};
 use super::settings::Characteristics;
 use super::shared::{Notification, Shared};
 use super::transaction::{Block, Listening, PreparedTransaction, Savepoint, Transaction, Undo};
@@ -299,6 +299,21 @@ impl Backend {
         }
         self.transaction = Transaction::default();
         self.refresh_path(shared);
+        Ok(())
+    }
+
+    /// `SPI_commit` and `SPI_rollback`: the next transaction begins at once.
+    pub fn end_in_procedure(&mut self, shared: &mut Shared, commit: bool) -> Result<(), Stop> {
+        let is_active = |(_, portal): &(&Box<str>, &Portal)| portal.state == State::Active;
+        let active: Vec<_> =
+            self.portals.iter().filter(is_active).map(|(name, portal)| (name.clone(), portal.clone())).collect();
+        if commit {
+            self.commit(shared)?;
+        } else {
+            self.abort_all(shared);
+        }
+        self.portals.extend(active);
+        self.start();
         Ok(())
     }
 

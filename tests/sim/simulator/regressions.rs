@@ -9,6 +9,21 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a procedure that commits what a statement before it in the pipeline has set, which then fails, and one that undoes it",
+        "setup mode=transaction reset=never connections=1 step=40
+     client half_close
+     [P('','set work_mem = ''5MB''') B('','') E P('','call code.finish()') B('','') E P('','select 1/0') B('','') E S] |
+     [Q('show work_mem')] |
+     [Q('show work_mem')] |
+     [P('','set lock_timeout = ''7s''') B('','') E P('','call code.undo()') B('','') E S] |
+     [Q('show lock_timeout')] |
+     [Q('show lock_timeout')] |
+     client half_close
+     [Q('show work_mem;show lock_timeout')] |
+     [Q('show work_mem;show lock_timeout')] |
+     [Q('show work_mem;show lock_timeout')] |",
+    ),
+    (
         "clients that take turns on a connection whose reset is to be answered before anything is sent behind it",
         "setup version=12 mode=transaction reset=always connections=1 buffer=512 socket=1000
      client half_close

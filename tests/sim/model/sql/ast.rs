@@ -222,6 +222,10 @@ pub enum Statement {
     LockTable(Name),
     /// A function of this name, which nothing calls.
     CreateFunction(Name),
+    /// A procedure that ends the transaction, by COMMIT or ROLLBACK.
+    Call {
+        commit: bool,
+    },
     /// The statements of a block of code.
     Do(Vec<Rc<Statement>>),
 }

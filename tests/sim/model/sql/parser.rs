@@ -250,6 +250,12 @@ impl Parser<'_> {
             }
             "copy" => self.copy(),
             "do" => self.block(),
+            "call" => {
+                let procedure = self.qualified()?;
+                self.need_sign("(")?;
+                self.need_sign(")")?;
+                Ok(Statement::Call { commit: &*procedure.name == "finish" })
+            }
             "lock" => {
                 self.word("table");
                 self.qualified().map(Statement::LockTable)
