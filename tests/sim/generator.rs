@@ -896,7 +896,9 @@ impl Generator {
     /// A transaction that is committed in two phases.
     fn two_phases(&mut self) -> String {
         let name = format!("two{}_{}", self.options.client, self.random.below(2));
-        let verb = self.random.pick(&["prepare transaction", "commit prepared", "rollback prepared"]);
+        // What nothing finishes would have its own client wait.
+        let first = if self.options.global { "prepare transaction" } else { "commit prepared" };
+        let verb = self.random.pick(&[first, "commit prepared", "rollback prepared"]);
         format!("{verb} '{name}'")
     }
 

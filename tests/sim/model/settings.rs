@@ -409,10 +409,11 @@ impl Settings {
         if !self.stacked {
             return;
         }
-        let mut takes_role = false;
+        let (mut takes_role, mut told) = (false, false);
         for setting in &mut self.all {
             if !setting.stack.is_empty() && end(setting, nest, commit) {
                 takes_role |= setting.kind == Kind::Role;
+                told |= setting.kind == Kind::Internal;
                 self.report |= setting.reported.is_some();
                 self.generation += 1;
                 if setting.reported.is_some()
@@ -422,7 +423,7 @@ impl Settings {
                 }
             }
         }
-        if let Some(at) = self.find("is_superuser").filter(|_| takes_role)
+        if let Some(at) = self.find("is_superuser").filter(|_| takes_role && !told)
             && let Some(at_once) = &mut self.at_once
         {
             at_once.push((Rc::clone(&self.all[at].name), Rc::clone(&self.all[at].held.text)));
