@@ -409,6 +409,10 @@ impl<'a> Machine<'a> {
         if !self.preparation.goes_together() || self.preparation.is_probe() {
             self.tell_differences(io);
         }
+        if !self.preparation.goes_together() {
+            // Nothing of the client's is under way yet, which would pass for its work being over.
+            self.client_sent(io);
+        }
     }
 
     /// Tells the client of reported settings that are other than it was told before.

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use crate::config::Reset;
+use crate::error::sqlstate::QUERY_CANCELED;
 use crate::track::function_plans;
 use crate::track::keeping_reset::KeepingReset;
 use crate::track::parameter_cache::ParameterCache;
@@ -372,13 +373,15 @@ impl Preparation {
     pub(super) fn failed(&self, left: usize, sqlstate: &[u8], statements: &StatementCache) -> bool {
         let answered = self.answers() - left;
         let Kind::Statements { renews, .. } = self.kind else { return false };
-        let Some(reset) = &self.keeping else { return self.was_resetting(left) };
+        // The time that the client before has allowed counts until it is set back, which takes a statement itself.
+        let out_of_time = sqlstate == QUERY_CANCELED.as_bytes();
+        let Some(reset) = &self.keeping else { return out_of_time || self.was_resetting(left) };
         if self.was_resetting(left) {
             statements.keeps.refused(sqlstate);
         } else if answered >= renews {
             reset.on_refused_renewal();
         } else {
-            return false;
+            return out_of_time;
         }
         true
     }

@@ -179,9 +179,10 @@ impl Machine<'_> {
             SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::OtherSet | SessionCommand::Inserted => {
                 false
             }
-            SessionCommand::Savepoint { .. } | SessionCommand::RollbackTo { .. } | SessionCommand::Release { .. } => {
-                self.client.settings.has_changes()
-            }
+            SessionCommand::Savepoint { .. }
+            | SessionCommand::RollbackTo { .. }
+            | SessionCommand::Release { .. }
+            | SessionCommand::Code => self.client.settings.has_changes(),
             SessionCommand::SetLocal { name, .. } => !self.client.names.is_empty() || params::following(name).is_some(),
             _ => true,
         }
@@ -220,14 +221,16 @@ impl Machine<'_> {
             Some(SessionCommand::Inserted) => return true,
             Some(command) => self.succeeded(command, tag),
             None if matches!(tag, b"COMMIT" | b"ROLLBACK" | b"PREPARE TRANSACTION") => self.transaction_ended(tag),
-            None if SessionCommand::is_tag(tag) && !matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"SET CONSTRAINTS") => {
+            None if SessionCommand::is_tag(tag)
+                && !matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"SET CONSTRAINTS" | b"CALL" | b"DO") =>
+            {
                 // Something has run that no text has shown.
                 self.pins.insert(Pins::SETTING);
             }
             None => {}
         }
         match tag {
-            b"CALL" | b"DO" if self.carries() && self.client.settings.has_changes() => self.doubt_open_settings(),
+            b"CALL" | b"DO" => self.doubt_open_settings(),
             b"DISCARD ALL" => {
                 self.client.discard_all();
                 self.begin_with_own_settings();
@@ -260,6 +263,8 @@ impl Machine<'_> {
         match command {
             SessionCommand::Deallocate { name } => self.deallocated(name),
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
+            // Its tag tells of it as well where no text has shown it.
+            SessionCommand::Code => {}
             _ if self.carries() => {
                 self.client.succeeded(command);
                 if self.client.settings.bytes() > MAX_CARRIED_BYTES {
@@ -283,7 +288,10 @@ impl Machine<'_> {
 
     /// Code has run that may have committed what the client has set before it in the transaction, or undone it, as a procedure does in a
     /// pipeline: the server is asked when the work is over.
-    fn doubt_open_settings(&mut self) {
+    pub(super) fn doubt_open_settings(&mut self) {
+        if !self.carries() || !self.client.settings.has_changes() {
+            return;
+        }
         match self.client.take_doubtful_settings() {
             Some(names) if names.is_empty() => {}
             Some(names) => {

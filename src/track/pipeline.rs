@@ -61,6 +61,8 @@ pub struct Pipeline {
     readies: usize,
     /// Number of requests at the front of the queue that the server answers without further messages.
     prompted: usize,
+    /// Number of requests taken off the front since the last `ReadyForQuery` for which the server begins a command.
+    begun: usize,
 }
 
 impl Default for Pipeline {
@@ -89,6 +91,7 @@ impl Pipeline {
             kept_bytes: 0,
             readies: 0,
             prompted: 0,
+            begun: 0,
         }
     }
 
@@ -169,6 +172,7 @@ impl Pipeline {
         self.kept_bytes -= entry.kept_bytes;
         self.readies -= usize::from(entry.request.ends_ready());
         self.prompted = self.prompted.saturating_sub(1);
+        self.begun += usize::from(entry.request.begins_command());
         self.unnamed_changes -= usize::from(entry.changes_unnamed());
         if entry.is_at_stake() {
             self.stakes -= 1;
@@ -305,11 +309,16 @@ impl Pipeline {
 
     /// Notes a `ReadyForQuery` with `status`, and says what becomes of it.
     pub fn ready(&mut self, status: u8) -> ResponseAction {
-        self.status = status;
+        // Behind a query in the middle of a pipeline servers since 18 say that they are idle with a transaction open, which fails the
+        // next command: that is to be the same client's.
+        let leaves_open = self.answers(Request::Sync) && self.begun == 0 && self.status != IDLE;
+        self.status = if leaves_open { self.status } else { status };
         self.settings = Settings::Reported;
         self.copy_in = CopyIn::No;
         self.swallowed = 0;
-        let action = match self.pop() {
+        let entry = self.pop();
+        self.begun = 0;
+        let action = match entry {
             Some(entry) if entry.request.ends_ready() => entry.action,
             _ => {
                 self.course = Course::Lost;

@@ -74,6 +74,12 @@ impl Request {
         matches!(self, Self::Parse | Self::Bind | Self::Describe | Self::Execute | Self::Close | Self::MalformedFlush)
     }
 
+    /// Returns whether the server begins a command for it, in a transaction if none is open (`start_xact_command` in
+    /// `src/backend/tcop/postgres.c`).
+    pub(super) fn begins_command(self) -> bool {
+        matches!(self, Self::Query | Self::Function | Self::Parse | Self::Bind | Self::Describe | Self::Execute)
+    }
+
     /// Returns whether `ReadyForQuery` ends it.
     #[must_use]
     pub fn ends_ready(self) -> bool {

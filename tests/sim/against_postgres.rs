@@ -50,6 +50,7 @@ impl Real {
             "max_connections=300",
             "timezone='UTC'",
             "deadlock_timeout=10ms",
+            "max_prepared_transactions=20",
             "log_min_messages=log",
         ]);
         for database in DATABASES {
@@ -63,8 +64,20 @@ impl Real {
     /// Makes the database of `script` as new; all of it only if a script before may have changed more than rows.
     fn reset(&mut self, script: &Script) {
         let built = !self.built.insert(script.database().to_owned());
+        self.drop_prepared();
         let answers = self.ask(script, if built { EMPTY } else { SETUP });
         assert!(answers.iter().all(|message| message.tag != b'E'), "{answers:?}");
+    }
+
+    /// Has no transaction stay prepared.
+    fn drop_prepared(&mut self) {
+        for database in DATABASES {
+            let there = Script { startup: vec![("database".to_owned(), database.to_owned())], writes: Vec::new() };
+            let left = self.ask(&there, "select gid from pg_prepared_xacts where database = current_database()");
+            for gid in left.iter().filter(|message| message.tag == b'D').map(|row| row.columns().remove(0)) {
+                self.ask(&there, &format!("rollback prepared '{gid}'"));
+            }
+        }
     }
 
     /// Asks the server something in the database of `script`, which may have found what crashes a server.

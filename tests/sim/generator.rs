@@ -126,10 +126,25 @@ impl Generator {
         if self.random.chance(10) {
             put("TimeZone", self.random.pick(&ZONES));
         }
+        if self.random.chance(6) {
+            let (name, value) = self.random.pick(&[
+                ("default_transaction_read_only", "on"),
+                ("default_transaction_read_only", "false"),
+                ("default_transaction_isolation", "serializable"),
+                ("IntervalStyle", "ISO_8601"),
+                ("extra_float_digits", "2"),
+            ]);
+            put(name, value);
+        }
         if self.random.chance(10) {
             put(
                 "options",
-                self.random.pick(&["-c search_path=one", "-c a.b=started", "--work_mem=5MB -csearch_path=two,public"]),
+                self.random.pick(&[
+                    "-c search_path=one",
+                    "-c a.b=started",
+                    "--work_mem=5MB -csearch_path=two,public",
+                    "-c default_transaction_read_only=on",
+                ]),
             );
         }
         if self.random.chance(5) {
@@ -163,6 +178,10 @@ impl Generator {
                 "show synchronous_commit",
                 "show statement_timeout",
                 "show standard_conforming_strings",
+                "show default_transaction_read_only",
+                "show default_transaction_isolation",
+                "show intervalstyle",
+                "show extra_float_digits",
             ])],
             vec![query(&[
                 "select current_setting('a.b', true), current_setting('c.d', true), current_user",
@@ -200,7 +219,7 @@ impl Generator {
             let statement = self.contended();
             return out.push(Message::Query(vec![statement]));
         }
-        match self.random.below(26) {
+        match self.random.below(28) {
             0..=6 => {
                 let several = self.random.pick(&[1, 1, 1, 1, 2, 3, 4]);
                 let statements = (0..several).map(|_| self.statement()).collect();
@@ -255,6 +274,8 @@ impl Generator {
                 out.push(stray);
             }
             23 => self.without_encoding(out),
+            26 => self.whole_in_two_phases(out),
+            27 => self.session_pipeline(out),
             24 => self.without_sync(out),
             _ => {
                 // A whole transaction.
@@ -265,6 +286,58 @@ impl Generator {
                     out.push(Message::Query(vec![statement]));
                 }
                 out.push(query(&[self.random.pick(&["commit", "commit", "rollback", "end", "commit and chain"])]));
+            }
+        }
+    }
+
+    /// What changes a session, in one pipeline with what may end the transaction or fail.
+    fn session_pipeline(&mut self, out: &mut Vec<Message>) {
+        for _ in 0..2 + self.random.below(3) {
+            let text = match self.random.below(8) {
+                0 | 1 => format!("set {}", self.setting()),
+                2 => format!("set local {}", self.setting()),
+                3 => format!("reset {}", self.setting_name()),
+                4 | 5 => self.random.pick(&["call code.finish()", "call code.finish()", "call code.undo()"]).to_owned(),
+                6 => self.random.pick(&["commit", "rollback", "begin", "select 1/0"]).to_owned(),
+                _ => self.statement(),
+            };
+            out.push(parse("", text));
+            out.push(Message::Bind { portal: String::new(), name: String::new(), params: vec![], binary: false });
+            out.push(execute("", 0));
+        }
+        self.end(out);
+    }
+
+    /// A transaction that is prepared, and what finishes it.
+    fn whole_in_two_phases(&mut self, out: &mut Vec<Message>) {
+        self.token += 1;
+        let (client, token) = (self.options.client, self.token);
+        let begin = self.random.pick(&["begin", "begin read write"]);
+        out.push(query(&[begin]));
+        for _ in 0..=self.random.below(3) {
+            let statement = match self.random.below(4) {
+                0 => self.statement(),
+                1 => format!("insert into u values ('k{client}_{token}', 2)"),
+                2 => format!("set {}", self.setting()),
+                _ => format!("set local {}", self.setting()),
+            };
+            out.push(Message::Query(vec![statement]));
+        }
+        let name = format!("two{client}_{token}");
+        let finish = self.random.pick(&["commit prepared", "commit prepared", "rollback prepared"]);
+        for text in [format!("prepare transaction '{name}'"), format!("{finish} '{name}'")] {
+            match self.random.below(4) {
+                0 => {
+                    out.push(parse("", text));
+                    out.push(Message::Bind {
+                        portal: String::new(),
+                        name: String::new(),
+                        params: vec![],
+                        binary: false,
+                    });
+                    out.extend([execute("", 0), Message::Sync]);
+                }
+                _ => out.push(Message::Query(vec![text])),
             }
         }
     }
@@ -359,6 +432,13 @@ impl Generator {
             return Vec::new();
         }
         let first = match text {
+            _ if text.contains("set_config($1") => {
+                return vec![25, 25, 16][..2 + usize::from(text.contains("$3"))].to_vec();
+            }
+            _ if ["set_config", "current_setting", "pg_notify"].iter().any(|name| text.contains(name)) => {
+                return vec![25];
+            }
+            _ if text.contains("advisory") => [0, 20, 23],
             _ if text.contains("::int") || text.contains(" u") => [0, 23, 20],
             _ if text.contains("token") || text.contains("::text") || text.contains("'x'") => [0, 25, 25],
             _ => [23, 25, 20],
@@ -371,11 +451,52 @@ impl Generator {
     }
 
     fn params(&mut self, text: &str, given: usize) -> Vec<Option<String>> {
+        if text.contains("set_config($1") {
+            return self.setting_params();
+        }
         let count = (1..=2).filter(|n| text.contains(&format!("${n}"))).count().max(given);
         (0..count).map(|_| self.param(text)).collect()
     }
 
+    /// The name of a setting, a value, and whether it is for the transaction.
+    fn setting_params(&mut self) -> Vec<Option<String>> {
+        let (name, value) = self.random.pick(&[
+            ("a.b", "bound"),
+            ("a.b", ""),
+            ("timezone", "Asia/Tokyo"),
+            ("TimeZone", "Europe/Berlin"),
+            ("application_name", "bound"),
+            ("search_path", "one, public"),
+            ("work_mem", "5MB"),
+            ("work_mem", "none"),
+            ("default_transaction_read_only", "on"),
+            ("default_transaction_read_only", "off"),
+            ("DateStyle", "german"),
+            ("role", "deputy"),
+            ("role", "none"),
+        ]);
+        let mut params = vec![Some(name.to_owned()), Some(value.to_owned())];
+        if self.random.chance(25) {
+            params.push(Some(self.random.pick(&["true", "false"]).to_owned()));
+        }
+        params
+    }
+
     fn param(&mut self, text: &str) -> Option<String> {
+        if text.contains("set_config('") {
+            let values = match text {
+                _ if text.contains("'work_mem'") => ["5MB", "4MB", "one"],
+                _ => ["one", "public", "two"],
+            };
+            return Some(self.random.pick(&values).to_owned());
+        }
+        if text.contains("current_setting($1)") {
+            let name = self.random.pick(&["a.b", "timezone", "work_mem", "nope"]);
+            return Some(name.to_owned());
+        }
+        if text.contains("pg_notify($1") {
+            return Some(self.random.pick(&CHANNELS).to_owned());
+        }
         if text.contains("token") && !text.contains(" u") {
             return Some(self.token());
         }
@@ -516,7 +637,21 @@ impl Generator {
 
     /// A text to be prepared: with parameters, perhaps.
     fn prepared_text(&mut self) -> String {
-        match self.random.below(14) {
+        match self.random.below(17) {
+            14 => format!("select set_config($1, $2, {})", self.random.pick(&["false", "false", "true", "$3"])),
+            15 => format!(
+                "select set_config('{}', $1, {})",
+                self.random.pick(&["a.b", "application_name", "search_path", "work_mem"]),
+                self.random.pick(&["false", "true"])
+            ),
+            16 => self
+                .random
+                .pick(&[
+                    "select current_setting($1)",
+                    "select pg_try_advisory_xact_lock($1)",
+                    "select pg_notify($1, 'p')",
+                ])
+                .to_owned(),
             13 => "insert into u(token, n) values ('counted', $1)".to_owned(),
             12 => self.random.pick(&["select 'a\\qb' as s", "select 'it\\'s'"]).to_owned(),
             0 => "select $1::text".to_owned(),
@@ -535,7 +670,19 @@ impl Generator {
 
     fn setting(&mut self) -> String {
         let random = &mut self.random;
-        match random.below(13) {
+        match random.below(17) {
+            13 => format!(
+                "default_transaction_read_only {}",
+                random.pick(&["= on", "to yes", "= off", "to default", "= 'maybe'", "= 1"])
+            ),
+            14 => format!(
+                "default_transaction_isolation = {}",
+                random.pick(&["'repeatable read'", "serializable", "default", "'READ committed'", "none"])
+            ),
+            15 => {
+                format!("intervalstyle = {}", random.pick(&["iso_8601", "'ISO_8601'", "sql_standard", "default", "x"]))
+            }
+            16 => format!("extra_float_digits = {}", random.pick(&["3", "0", "'-1'", "1", "9"])),
             11 | 12 => format!(
                 "synchronous_commit {}",
                 random.pick(&["= local", "to local", "= LOCAL", "= off", "= 'local'", "to default"])
@@ -570,6 +717,9 @@ impl Generator {
             "a.b",
             "standard_conforming_strings",
             "synchronous_commit",
+            "default_transaction_read_only",
+            "default_transaction_isolation",
+            "intervalstyle",
         ])
     }
 
@@ -606,7 +756,15 @@ impl Generator {
                 ]),
                 random.pick(&["false", "false", "true"])
             ),
-            _ => "select 5/n from generate_series(0, 2) n".to_owned(),
+            _ => self
+                .random
+                .pick(&[
+                    "select 5/n from generate_series(0, 2) n",
+                    "copy (select token from t where token = 'nobody') to stdout",
+                    "copy (select n, 'x' as y from generate_series(1, 3) n) to stdout",
+                    "copy (select 5/n from generate_series(0, 2) n) to stdout",
+                ])
+                .to_owned(),
         }
     }
 
@@ -618,8 +776,11 @@ impl Generator {
         if self.options.sequences && self.random.chance(15) {
             return self.sequence();
         }
-        match self.random.below(64) {
+        match self.random.below(70) {
             59 | 60 => self.function(),
+            64..=66 => self.characteristics(),
+            67 => self.role(),
+            68 => self.two_phases(),
             0..=9 => self.select(),
             10..=14 => self.write(),
             15..=17 => "begin".to_owned(),
@@ -689,6 +850,56 @@ impl Generator {
             58 => self.block(),
             _ => self.wrong(),
         }
+    }
+
+    /// What a transaction may be, or those that come.
+    fn characteristics(&mut self) -> String {
+        let random = &mut self.random;
+        let modes = random.pick(&[
+            "read only",
+            "read write",
+            "read write",
+            "isolation level serializable",
+            "isolation level repeatable read, read only",
+            "isolation level read committed",
+        ]);
+        match random.below(12) {
+            0..=2 => format!("begin {modes}"),
+            3 => format!("start transaction {modes}"),
+            4 | 5 => format!("set transaction {modes}"),
+            6 => format!("set session characteristics as transaction {modes}"),
+            7 => "set transaction snapshot '00000003-0000001B-1'".to_owned(),
+            8 => "show transaction_isolation".to_owned(),
+            9 => "show default_transaction_isolation".to_owned(),
+            10 => "show default_transaction_read_only".to_owned(),
+            _ => "show transaction_read_only".to_owned(),
+        }
+    }
+
+    fn role(&mut self) -> String {
+        let text = self.random.pick(&[
+            "set role deputy",
+            "set role deputy",
+            "set local role deputy",
+            "set role none",
+            "reset role",
+            "set role to nobody_there",
+            "set session authorization default",
+            "reset session authorization",
+            "select set_config('role', 'deputy', false)",
+            "select set_config('role', 'deputy', true)",
+            "show is_superuser",
+        ]);
+        text.to_owned()
+    }
+
+    /// A transaction that is committed in two phases.
+    fn two_phases(&mut self) -> String {
+        let name = format!("two{}_{}", self.options.client, self.random.below(2));
+        // What nothing finishes would have its own client wait.
+        let first = if self.options.global { "prepare transaction" } else { "commit prepared" };
+        let verb = self.random.pick(&[first, "commit prepared", "rollback prepared"]);
+        format!("{verb} '{name}'")
     }
 
     /// One statement that others may have to wait for.
@@ -765,7 +976,9 @@ impl Generator {
     /// Code in the database that does what no text shows.
     fn hidden(&mut self) -> String {
         let token = self.token();
-        match self.random.below(13) {
+        match self.random.below(15) {
+            13 => "call code.finish()".to_owned(),
+            14 => "call code.undo()".to_owned(),
             0..=1 => format!("select code.set('{}', 'hid')", self.random.pick(&["a.b", "application_name"])),
             2 => "select code.set('timezone', 'Asia/Tokyo') as z".to_owned(),
             3 => "select code.deallocate()".to_owned(),

@@ -67,6 +67,16 @@ plain-not-renamed | src/machine/plain_request.rs | frontend::BIND, b"\\0", \Knam
 fate-ignored | src/machine/statements.rs | self\.client\.in_force\.may_go_back\(\); |
 refused-close-fails | src/machine/refusal.rs | if \Kmessage\.closes\(\)(?= \{\n\s+// An error here) | false
 rows-not-noted | src/machine/from_client.rs | self\.pipeline\.request\(Request::CopyData, ResponseAction::Forward\); |
+proceeds-as-if-over | src/machine/mod.rs | if \K!self\.preparation\.goes_together\(\)(?= \{\n\s+// Nothing of) | false
+former-time-is-own | src/machine/preparation.rs | let out_of_time = \K[^;]*(?=;) | false
+left-open-is-over | src/track/pipeline.rs | let leaves_open = \K[^;]*(?=;) | false
+procedures-unseen | src/machine/session_sync.rs | SessionCommand::Call => \Kself\.procedure_ended\(\)(?=,) | {}
+characteristics-unfollowed | src/track/session_settings.rs | return \Ksets\.for_each\([^;]*(?=;) | drop(sets)
+roles-unseen | src/track/sql_effects/analysis.rs | SessionCommand::OtherSet if \Kstatement\.takes_role\(\) | false
+bound-names-unseen | src/track/sql_effects/analysis.rs | (?=let mut arguments = behind\.clone\(\)\.skip\(1\);) | if setting.is_none() { return; }
+reports-when-ready | src/track/server_state.rs | if \Kmajor\.is_some_and\(\|major\| major < 14\)(?= \{ Self::AtOnce) | false
+prepares-no-commit | src/track/session_settings.rs | return \Kself\.commit\(\) | if tag == b"COMMIT" { self.commit() } else { self.open.undo(); false }
+unexplained-unseen | src/machine/boundary.rs | let unexplained = \Kself\.unexplained\(\)(?=;) | Vec::new()
 resets-in-code-unseen | src/machine/own_queries.rs | if \Kdoubtful\.is_empty\(\)(?= \{\n\s+return false) | true
 TABLE
 }

@@ -1,4 +1,7 @@
 -- The schemas, tables, sequences and functions of a database, as the model has them: see `Shared::create_database`.
+do $$ begin
+    if not exists (select from pg_roles where rolname = 'deputy') then create role deputy in role trust_user; end if;
+end $$;
 drop schema if exists public, one, two, code cascade;
 create schema public;
 create schema one;
@@ -51,5 +54,7 @@ create function code.reset_all() returns text volatile language plpgsql as
     $$ begin execute 'reset all'; return 'done'; end $$;
 create function code.insert(text) returns text volatile language plpgsql as
     $$ begin insert into public.t(token) values ($1); return $1; end $$;
+create procedure code.finish() language plpgsql as $$ begin commit; end $$;
+create procedure code.undo() language plpgsql as $$ begin rollback; end $$;
 create function code.fail(text) returns text volatile language plpgsql as
     $$ begin raise exception '%', $1; end $$;

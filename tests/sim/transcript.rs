@@ -3,12 +3,16 @@
 use std::fmt::{self, Write as _};
 
 /// The reported settings that are compared: the others are the server's own.
-const COMPARED: [&[u8]; 7] = [
+const COMPARED: [&[u8]; 11] = [
     b"application_name",
     b"client_encoding",
     b"DateStyle",
+    b"default_transaction_read_only",
+    b"in_hot_standby",
     b"IntervalStyle",
     b"is_superuser",
+    b"search_path",
+    b"session_authorization",
     b"standard_conforming_strings",
     b"TimeZone",
 ];
@@ -74,7 +78,7 @@ impl Transcript {
         if tag == b'S' {
             // In which order several settings are reported is the server's own affair.
             let others = self.seen.iter().rposition(|seen| seen.tag != b'S').map_or(0, |at| at + 1);
-            self.seen[others..].sort();
+            self.seen[others..].sort_by(|a, b| setting(a).cmp(setting(b)));
         }
     }
 
@@ -144,6 +148,11 @@ pub struct Difference {
     pub at: usize,
     pub left: String,
     pub right: String,
+}
+
+/// The name of the setting that is reported.
+fn setting(seen: &Seen) -> &[u8] {
+    seen.body.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
 /// Severity and SQLSTATE.

@@ -39,6 +39,29 @@ fn an_error_without_a_sync_swallows_what_comes_until_one() {
 }
 
 #[test]
+fn a_transaction_that_a_sync_leaves_open_is_not_over() {
+    use Request::{Bind, Close, Execute, Parse, Query, Sync};
+    let mut p = Pipeline::new();
+    ask(&mut p, &[Parse, Bind, Execute, Query, Close, Sync]);
+    for tag in [backend::PARSE_COMPLETE, backend::BIND_COMPLETE, backend::COMMAND_COMPLETE, backend::COMMAND_COMPLETE] {
+        p.response(tag);
+    }
+    p.ready(b'T');
+    p.response(backend::CLOSE_COMPLETE);
+    p.ready(IDLE);
+    assert!(p.answered() && !p.settled(), "the next command fails");
+    ask(&mut p, &[Query]);
+    p.response(backend::ERROR);
+    p.ready(IDLE);
+    assert!(p.settled());
+    ask(&mut p, &[Query, Execute, Sync]);
+    p.ready(b'T');
+    p.response(backend::COMMAND_COMPLETE);
+    p.ready(IDLE);
+    assert!(p.settled(), "that was the end of the transaction");
+}
+
+#[test]
 fn without_a_sync_a_transaction_is_open() {
     use Request::{Bind, Execute, Flush, Parse, Query, Sync};
     let mut p = Pipeline::new();

@@ -343,7 +343,8 @@ impl<'a> Analysis<'a> {
         }
         let told_by_tag =
             |placed: &PositionedCommand| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
-        if self.commands.iter().any(told_by_tag) {
+        let may_end = |placed: &PositionedCommand| told_by_tag(placed) || placed.command == SessionCommand::Code;
+        if self.commands.iter().any(may_end) {
             self.text.transaction = TransactionFate::MayEnd;
         }
         if self.commands.iter().all(told_by_tag) {

@@ -8,13 +8,14 @@ use super::BackendId;
 use super::catalog::{SequenceName, TableId, Xid};
 use super::copy::CopyIn;
 use super::error::{Report, Severity, Stop};
+use super::eval::Target;
 use super::extended::Prepared;
 use super::lock::{Mode, Tag, Wait};
 use super::portal::{Portal, State};
 use super::settings::{Settings, identifiers};
 use super::shared::Shared;
 use super::simple::Texts;
-use super::sql::ast::Name;
+use super::sql::ast::{Name, Statement};
 use super::transaction::Transaction;
 use super::wire::{Body, Framed, Output, frame, frame_any, put_string};
 
@@ -74,9 +75,13 @@ pub struct Backend {
     pub texts: Option<Texts>,
     pub copy: Option<CopyIn>,
     pub waiting: bool,
-    pub asleep_until: Option<Duration>,
+    pub asleep_since: Option<Duration>,
+    /// When `idle_in_transaction_session_timeout` ends it, if nothing comes before that.
+    pub idle_until: Option<Duration>,
     pub cancelled: bool,
     pub listening: BTreeSet<Rc<str>>,
+    /// `unlistenExitRegistered`.
+    pub has_listened: bool,
     /// Notifications that have come.
     pub notified: Vec<(i32, Rc<str>, Rc<str>)>,
     pub sequences: HashMap<SequenceName, i64>,
@@ -122,9 +127,11 @@ impl Backend {
             texts: None,
             copy: None,
             waiting: false,
-            asleep_until: None,
+            asleep_since: None,
+            idle_until: None,
             cancelled: false,
             listening: BTreeSet::new(),
+            has_listened: false,
             notified: Vec::new(),
             sequences: HashMap::new(),
             last_sequence: None,
@@ -180,6 +187,8 @@ impl Backend {
         }
         if self.ready {
             self.send_ready();
+            let allowed = self.settings.time("idle_in_transaction_session_timeout");
+            self.idle_until = allowed.filter(|_| self.transaction.is_block()).map(|allowed| shared.now + allowed);
         }
         if !self.transaction.is_any() && self.copy.is_none() {
             self.tell_notifications(true);
@@ -213,6 +222,7 @@ impl Backend {
             }
             Framed::Whole(size) => size,
         };
+        self.idle_until = None;
         if let Some(code) = self.faults.fatal.take() {
             self.error(shared, &Report::fatal(code, "terminating connection due to administrator command"));
             return false;
@@ -270,7 +280,7 @@ impl Backend {
     pub fn interrupt(&mut self, shared: &mut Shared, report: &Report) {
         shared.locks.leave(self.id);
         self.waiting = false;
-        self.asleep_until = None;
+        self.asleep_since = None;
         self.faults.slow = None;
         let read = self.is_in_texts();
         self.error(shared, report);
@@ -346,6 +356,7 @@ impl Backend {
             }
             b'F' => {
                 self.begin_command(shared)?;
+                self.settings.queried = true;
                 if self.transaction.is_aborted() {
                     return Err(aborted().into());
                 }
@@ -462,6 +473,7 @@ impl Backend {
         }
         shared.locks.leave(self.id);
         self.waiting = false;
+        self.idle_until = None;
         self.phase = Phase::Closed;
         self.input = Vec::new();
         self.read = 0;
@@ -512,6 +524,46 @@ impl Backend {
         }
     }
 
+    fn is_temporary(&self, shared: &Shared, id: TableId) -> bool {
+        let table = shared.databases.get(&self.database).and_then(|database| database.tables.get(&id));
+        table.is_some_and(|table| table.schema == self.temp_schema)
+    }
+
+    /// `GetUserId`.
+    pub fn current_user(&self) -> Rc<str> {
+        match self.settings.get("role") {
+            Some(role) if **role != *"none" => Rc::clone(role),
+            _ => Rc::clone(&self.user),
+        }
+    }
+
+    /// `PreventCommandIfReadOnly`.
+    pub fn check_writes(&self) -> Result<(), Stop> {
+        if self.settings.is_read_only() { Err(read_only().into()) } else { Ok(()) }
+    }
+
+    /// `ExecCheckXactReadOnly` and `PreventCommandIfReadOnly`.
+    pub fn check_read_only(&self, shared: &Shared, statement: &Statement, target: Target) -> Result<(), Stop> {
+        if !self.settings.is_read_only() {
+            return Ok(());
+        }
+        let table = match statement {
+            Statement::Insert(insert) => Some(&insert.table),
+            Statement::Delete(delete) => Some(&delete.table),
+            Statement::Update(update) => Some(&update.table),
+            Statement::CopyIn { table, .. } => Some(table),
+            _ => None,
+        };
+        let id = match table {
+            Some(table) => Some(self.table_id(shared, table, target)?),
+            None => None,
+        };
+        if statement.is_definition() || id.is_some_and(|id| !self.is_temporary(shared, id)) {
+            return self.check_writes();
+        }
+        Ok(())
+    }
+
     /// The schema in which a table is made whose name says none.
     pub fn creation_schema(&self, shared: &Shared) -> Option<Rc<str>> {
         let listed = self.settings.get("search_path").map(|value| identifiers(value)).unwrap_or_default();
@@ -521,6 +573,9 @@ impl Backend {
 
     /// The lock's holder if it can't be taken at once is waited for.
     pub fn lock(&mut self, shared: &mut Shared, tag: Tag, mode: Mode) -> Result<(), Stop> {
+        if let Tag::Table(id) = tag {
+            self.transaction.temp |= self.is_temporary(shared, id);
+        }
         if self.transaction.locks.contains(&(tag, mode)) {
             return Ok(());
         }
@@ -531,6 +586,10 @@ impl Backend {
         self.transaction.locks.push((tag, mode));
         Ok(())
     }
+}
+
+fn read_only() -> Report {
+    Report::error("25006", "cannot do that in a read-only transaction")
 }
 
 pub fn aborted() -> Report {

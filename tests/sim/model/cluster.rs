@@ -198,9 +198,22 @@ impl Cluster {
         self.shared.now
     }
 
-    /// Lets time pass, which ends sleeps.
+    /// Lets time pass, which ends sleeps and transactions that nothing is done in.
     pub fn advance(&mut self, by: Duration) {
+        let due = self.next_wake().is_some_and(|at| at <= self.shared.now + by);
         self.shared.now += by;
+        if !due {
+            return;
+        }
+        let now = self.shared.now;
+        for backend in self.backends.iter_mut().flatten() {
+            if backend.idle_until.is_some_and(|until| until <= now) {
+                backend.error(
+                    &mut self.shared,
+                    &Report::fatal("25P03", "terminating connection due to idle-in-transaction timeout"),
+                );
+            }
+        }
         self.shared.locks.released = true;
         self.settle();
     }
@@ -211,7 +224,8 @@ impl Cluster {
             Wait::Until(at) => Some(*at),
             Wait::Lock(..) => None,
         };
-        self.shared.locks.waiting.iter().filter_map(|(_, wait)| until(wait)).min()
+        let asleep = self.shared.locks.waiting.iter().filter_map(|(_, wait)| until(wait));
+        asleep.chain(self.backends.iter().flatten().filter_map(|backend| backend.idle_until)).min()
     }
 
     /// Connections that are open.

@@ -69,6 +69,9 @@ impl Backend {
     /// Whether `code.insert` must wait; locks its table.
     pub fn check_token(&mut self, shared: &mut Shared, value: &Value) -> Result<(), Stop> {
         let Ok(id) = self.table_id(shared, &tokens(), None) else { return Ok(()) };
+        if self.check_writes().is_err() {
+            return Ok(());
+        }
         self.lock(shared, Tag::Table(id), Mode::Shared)?;
         self.check_wait(shared, id, value)
     }
@@ -177,6 +180,7 @@ impl Backend {
 
     pub fn insert_token(&mut self, shared: &mut Shared, token: &str) -> Result<(), Stop> {
         let id = self.table_id(shared, &tokens(), None)?;
+        self.check_writes()?;
         self.lock(shared, Tag::Table(id), Mode::Shared)?;
         self.insert_row(shared, id, Cells::from([Value::text(token)]))
     }

@@ -334,6 +334,10 @@ impl Backend {
             self.sleep(shared, length)?;
             self.faults.slow = None;
         }
+        if self.check_read_only(shared, statement, target).is_err() {
+            // It fails when it runs.
+            return Ok(());
+        }
         match statement {
             Statement::Select(select) => {
                 for item in &select.items {
@@ -360,13 +364,19 @@ impl Backend {
         }
     }
 
-    /// Lets `length` pass once.
+    /// Lets `length` pass once, as far as `statement_timeout` allows.
     fn sleep(&mut self, shared: &Shared, length: Duration) -> Result<(), Stop> {
-        let until = *self.asleep_until.get_or_insert(shared.now + length);
+        let allowed = self.settings.time("statement_timeout");
+        let since = *self.asleep_since.get_or_insert(shared.now);
+        let until = since + allowed.map_or(length, |allowed| allowed.min(length));
         if until > shared.now {
             return Err(Stop::Wait(Wait::Until(until)));
         }
-        self.asleep_until = None;
+        self.asleep_since = None;
+        if allowed.is_some_and(|allowed| allowed < length) {
+            self.faults.slow = None;
+            return fail("57014", "canceling statement due to statement timeout");
+        }
         Ok(())
     }
 
@@ -444,6 +454,7 @@ impl Backend {
             }
             "setval" => {
                 let sequence = self.find_sequence(shared, &text(0))?;
+                self.check_writes()?;
                 let database = shared.databases.get_mut(&self.database);
                 if let Some(found) = database.and_then(|database| database.sequences.get_mut(&sequence)) {
                     found.last = int(1);
@@ -489,10 +500,7 @@ impl Backend {
                 None => Value::Null,
             },
             "session_user" => Value::Text(Rc::clone(&self.user)),
-            "current_user" => match self.settings.get("role") {
-                Some(role) if **role != *"none" => Value::Text(Rc::clone(role)),
-                _ => Value::Text(Rc::clone(&self.user)),
-            },
+            "current_user" => Value::Text(self.current_user()),
             "length" => Value::Int(i64::try_from(text(0).chars().count()).unwrap_or(i64::MAX)),
             "upper" => Value::text(&text(0).to_uppercase()),
             "lower" => Value::text(&text(0).to_lowercase()),
@@ -607,6 +615,7 @@ impl Backend {
 
     pub fn nextval(&mut self, shared: &mut Shared, name: &str) -> Result<Value, Stop> {
         let key = self.find_sequence(shared, name)?;
+        self.check_writes()?;
         let sequence = shared.databases.get_mut(&self.database).and_then(|db| db.sequences.get_mut(&key));
         let Some(sequence) = sequence else { return Ok(Value::Null) };
         sequence.last += 1;

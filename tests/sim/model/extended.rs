@@ -96,6 +96,7 @@ impl Backend {
             if self.transaction.is_aborted() && !statement.is_exit() {
                 return Err(aborted().into());
             }
+            self.settings.queried |= is_planned(statement);
             meaning = self.analyze(shared, statement, Params::declared(&types))?;
         }
         let prepared = Prepared { statement, meaning: meaning.into(), from_sql: false };
@@ -155,6 +156,7 @@ impl Backend {
             self.lock_tables(shared, &prepared.meaning.tables)?;
             return Ok(prepared);
         }
+        self.settings.queried = true;
         let meaning = self.analyze(shared, statement, Params::declared(&prepared.meaning.params))?;
         if meaning.columns != prepared.meaning.columns {
             return fail("0A000", "cached plan must not change result type");
@@ -235,6 +237,8 @@ impl Backend {
         name: &str,
         param_formats: &[u16],
     ) -> Result<Portal, Stop> {
+        let prepared = self.find_prepared(name)?.clone();
+        self.settings.queried |= prepared.is_planned() || !prepared.meaning.params.is_empty();
         let prepared = self.find_prepared(name)?;
         let types = &prepared.meaning.params;
         let count = types.len();

@@ -30,6 +30,9 @@ pub enum Wait {
     Until(std::time::Duration),
 }
 
+/// The first number of those that hold the locks of prepared transactions.
+pub const FIRST_PREPARED: BackendId = usize::MAX / 2;
+
 #[derive(Clone, Copy, Debug)]
 struct Held {
     backend: BackendId,
@@ -114,9 +117,17 @@ impl Locks {
         self.released |= self.waiting.len() < before;
     }
 
-    /// Whether nothing is locked.
+    /// Whether no session has locked anything.
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty()
+        self.held.values().flatten().all(|held| held.backend >= FIRST_PREPARED)
+    }
+
+    /// What one holds is another's from now on.
+    pub fn pass_on(&mut self, tag: Tag, mode: Mode, from: BackendId, to: BackendId) {
+        let held = self.held.entry(tag).or_default();
+        for held in held.iter_mut().filter(|held| held.backend == from && held.mode == mode) {
+            held.backend = to;
+        }
     }
 
     /// Notes that `me` does something more.

@@ -1,6 +1,7 @@
 //! A session's settings, with what transactions and savepoints remember of them: `guc.c`.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::error::Report;
 use super::value::boolean;
@@ -22,6 +23,8 @@ enum Kind {
     Memory,
     Int,
     Role,
+    /// A level of isolation.
+    Isolation,
     /// `synchronous_commit`.
     Commit,
     /// A text search configuration. There is `mine`, in schema `one`, and PostgreSQL's own `simple`.
@@ -98,7 +101,10 @@ const REPORTED: [(&str, Kind, &str); 13] = [
     ("TimeZone", Kind::TimeZone, "UTC"),
 ];
 
-const OTHERS: [(&str, Kind, &str); 10] = [
+const OTHERS: [(&str, Kind, &str); 13] = [
+    ("default_transaction_isolation", Kind::Isolation, "read committed"),
+    ("transaction_isolation", Kind::Isolation, "read committed"),
+    ("transaction_read_only", Kind::Bool, "off"),
     ("synchronous_commit", Kind::Commit, "on"),
     ("default_text_search_config", Kind::SearchConfig, "pg_catalog.english"),
     ("search_path", Kind::Path, "\"$user\", public"),
@@ -111,6 +117,15 @@ const OTHERS: [(&str, Kind, &str); 10] = [
     ("role", Kind::Role, "none"),
 ];
 
+/// The settings that a transaction has for itself, and those that they are made of when it begins.
+const OF_TRANSACTION: [(&str, &str); 2] =
+    [(ISOLATION, "default_transaction_isolation"), (READ_ONLY, "default_transaction_read_only")];
+const ISOLATION: &str = "transaction_isolation";
+pub const READ_ONLY: &str = "transaction_read_only";
+
+/// What a transaction may be: its isolation, and whether it only reads.
+pub type Characteristics = [Rc<str>; 2];
+
 /// The time zones that there are.
 const ZONES: [&str; 5] = ["UTC", "GMT", "Asia/Tokyo", "Europe/Berlin", "America/New_York"];
 
@@ -120,6 +135,10 @@ pub struct Settings {
     all: Vec<Setting>,
     /// How deep transactions are nested: 1 in a transaction, one more in each savepoint.
     nest: usize,
+    /// The transaction has taken a snapshot: `FirstSnapshotSet`.
+    pub queried: bool,
+    /// Where the settings of a transaction are, and their defaults.
+    of_transaction: [(usize, usize); 2],
     /// Whether any stack holds anything.
     stacked: bool,
     /// Whether any reported setting may have changed.
@@ -135,7 +154,18 @@ impl Settings {
     pub fn new(user: &str, version: u32) -> Self {
         let make = |reported: bool| {
             move |&(name, kind, value): &(&'static str, Kind, &'static str)| {
-                let value: Rc<str> = if name == "session_authorization" { user.into() } else { value.into() };
+                let value: Rc<str> = match name {
+                    "session_authorization" => user.into(),
+                    // Before 13.8 a DISCARD ALL takes effect with the Sync behind it.
+                    "server_version" if version < 13 => format!("{version}.0").into(),
+                    "server_version" => format!("{version}.22").into(),
+                    _ => value.into(),
+                };
+                let reported = match name {
+                    "search_path" => version >= 18,
+                    "default_transaction_read_only" | "in_hot_standby" => version >= 14,
+                    _ => reported,
+                };
                 Setting {
                     name: name.into(),
                     kind,
@@ -147,8 +177,11 @@ impl Settings {
                 }
             }
         };
-        let all = REPORTED.iter().map(make(true)).chain(OTHERS.iter().map(make(false))).collect();
-        Self { all, nest: 0, stacked: false, report: false, at_once: (version < 14).then(Vec::new), generation: 0 }
+        let all: Vec<Setting> = REPORTED.iter().map(make(true)).chain(OTHERS.iter().map(make(false))).collect();
+        let place = |name: &str| all.iter().position(|setting| *setting.name == *name).unwrap_or_default();
+        let of_transaction = OF_TRANSACTION.map(|(name, default)| (place(name), place(default)));
+        let at_once = (version < 14).then(Vec::new);
+        Self { all, nest: 0, queried: false, of_transaction, stacked: false, report: false, at_once, generation: 0 }
     }
 
     fn find(&self, name: &str) -> Option<usize> {
@@ -191,12 +224,18 @@ impl Settings {
             held.text = Rc::clone(&value);
         }
         self.report |= setting.reported.is_some();
+        if setting.reported.is_some()
+            && let Some(at_once) = &mut self.at_once
+        {
+            at_once.push((Rc::clone(&setting.name), Rc::clone(&setting.held.text)));
+        }
         self.generation += 1;
     }
 
     /// The same for a session that begins.
     pub fn begin_with(&mut self, name: &str, value: &str) {
         self.configure(name, value);
+        self.at_once.iter_mut().for_each(Vec::clear);
         for setting in self.all.iter_mut().filter(|setting| setting.reported.is_some()) {
             setting.reported = Some(Rc::clone(&setting.held.text));
         }
@@ -281,6 +320,10 @@ impl Settings {
         if let Some(at) = self.find("is_superuser") {
             self.put(at, Held { text: "on".into(), source: Source::Session }, Action::Set);
         }
+        if let Some(at) = self.find("session_authorization") {
+            let held = self.all[at].held.clone();
+            self.put(at, held, Action::Set);
+        }
         self.set("role", Some("none"), Action::Set)
     }
 
@@ -288,7 +331,8 @@ impl Settings {
     pub fn reset_all(&mut self) {
         for at in 0..self.all.len() {
             let setting = &self.all[at];
-            if setting.kind != Kind::Internal && setting.kind != Kind::Role && setting.held.source == Source::Session {
+            let stays = matches!(setting.kind, Kind::Internal | Kind::Role) || self.is_of_transaction(at);
+            if !stays && setting.held.source == Source::Session {
                 let reset = Held { text: Rc::clone(&setting.reset), source: Source::Start };
                 self.put(at, reset, Action::Set);
             }
@@ -312,6 +356,46 @@ impl Settings {
     /// A transaction begins.
     pub fn begin(&mut self) {
         self.nest = 1;
+        self.queried = false;
+        for (at, default) in self.of_transaction {
+            self.all[at].held.text = Rc::clone(&self.all[default].held.text);
+        }
+    }
+
+    fn is_of_transaction(&self, at: usize) -> bool {
+        self.of_transaction.iter().any(|(place, _)| *place == at)
+    }
+
+    /// What the transaction is: `SaveTransactionCharacteristics`.
+    pub fn characteristics(&self) -> Characteristics {
+        self.of_transaction.map(|(at, _)| Rc::clone(&self.all[at].held.text))
+    }
+
+    /// `RestoreTransactionCharacteristics`.
+    pub fn restore(&mut self, characteristics: Characteristics) {
+        for ((at, _), text) in self.of_transaction.into_iter().zip(characteristics) {
+            self.all[at].held.text = text;
+        }
+    }
+
+    /// Whether the transaction only reads.
+    pub fn is_read_only(&self) -> bool {
+        &*self.all[self.of_transaction[1].0].held.text == "on"
+    }
+
+    /// The end of a savepoint's part goes back to what its transaction was.
+    pub fn restore_read_only(&mut self, is_read_only: bool) {
+        self.all[self.of_transaction[1].0].held.text = if is_read_only { "on".into() } else { "off".into() };
+    }
+
+    /// `check_transaction_read_only` and `check_transaction_isolation`.
+    fn check_of_transaction(&self, at: usize, value: &str) -> Result<(), Report> {
+        let setting = &self.all[at];
+        let same = *setting.held.text == *value || (setting.kind == Kind::Bool && value == "on");
+        if self.nest > 0 && !same && (self.queried || self.nest > 1) {
+            return Err(Report::error("25001", format!("{} must be set before any query", setting.name)));
+        }
+        Ok(())
     }
 
     /// A savepoint begins, which makes it `nest` levels.
@@ -325,8 +409,11 @@ impl Settings {
         if !self.stacked {
             return;
         }
+        let (mut takes_role, mut told) = (false, false);
         for setting in &mut self.all {
             if !setting.stack.is_empty() && end(setting, nest, commit) {
+                takes_role |= setting.kind == Kind::Role;
+                told |= setting.kind == Kind::Internal;
                 self.report |= setting.reported.is_some();
                 self.generation += 1;
                 if setting.reported.is_some()
@@ -335,6 +422,11 @@ impl Settings {
                     at_once.push((Rc::clone(&setting.name), Rc::clone(&setting.held.text)));
                 }
             }
+        }
+        if let Some(at) = self.find("is_superuser").filter(|_| takes_role && !told)
+            && let Some(at_once) = &mut self.at_once
+        {
+            at_once.push((Rc::clone(&self.all[at].name), Rc::clone(&self.all[at].held.text)));
         }
         self.stacked = self.nest > 0;
     }
@@ -377,7 +469,12 @@ impl Settings {
                 let levels = ["local", "remote_write", "remote_apply", "on", "off"];
                 levels.into_iter().find(|level| *level == lower).map(Into::into)
             }
-            Kind::Role => ["none", "limited"].into_iter().find(|role| *role == value).map(Into::into),
+            Kind::Isolation => {
+                let lower = value.to_ascii_lowercase();
+                let levels = ["serializable", "repeatable read", "read committed", "read uncommitted"];
+                levels.into_iter().find(|level| *level == lower).map(Into::into)
+            }
+            Kind::Role => ["none", "deputy"].into_iter().find(|role| *role == value).map(Into::into),
             Kind::SearchConfig => {
                 let path = self.get("search_path").map(|path| identifiers(path)).unwrap_or_default();
                 match value {
@@ -392,7 +489,18 @@ impl Settings {
         if checked.is_none() && setting.kind == Kind::Role {
             return Err(Report::error("22023", format!("role \"{value}\" does not exist")));
         }
+        if self.is_of_transaction(at)
+            && let Some(value) = &checked
+        {
+            self.check_of_transaction(at, value)?;
+        }
         checked.ok_or_else(invalid)
+    }
+
+    /// The time that a setting allows, unless it is 0.
+    pub fn time(&self, name: &str) -> Option<Duration> {
+        let millis = number(self.get(name)?, &TIME).and_then(|millis| u64::try_from(millis).ok());
+        millis.filter(|millis| *millis > 0).map(Duration::from_millis)
     }
 
     /// Whether backslashes in ordinary string constants are escapes.
@@ -456,7 +564,9 @@ fn end(setting: &mut Setting, nest: usize, commit: bool) -> bool {
         if let Some(value) = restored {
             // Texts are compared by where they are, others by what they are.
             let same = match setting.kind {
-                Kind::Bool | Kind::IntervalStyle | Kind::Commit => setting.held.text == value.text,
+                Kind::Bool | Kind::Internal | Kind::IntervalStyle | Kind::Commit | Kind::Isolation => {
+                    setting.held.text == value.text
+                }
                 _ => Rc::ptr_eq(&setting.held.text, &value.text),
             };
             changed |= !same;

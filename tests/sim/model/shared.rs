@@ -8,6 +8,7 @@ use super::catalog::{Column, Database, TableId, Xid};
 use super::error::Report;
 use super::lock::Locks;
 use super::sql::{self, ast::Statement};
+use super::transaction::PreparedTransaction;
 use super::value::{Type, Value};
 
 /// How many texts are kept parsed.
@@ -40,6 +41,8 @@ pub struct Shared {
     pub configured: Vec<(&'static str, &'static str)>,
     /// The same for sessions that begin from now on, as `ALTER DATABASE … SET` has it.
     pub defaults: Vec<(&'static str, &'static str)>,
+    /// Prepared transactions, by their names.
+    pub prepared: BTreeMap<Rc<str>, PreparedTransaction>,
     /// The major version of the server.
     pub version: u32,
     next_xid: Xid,

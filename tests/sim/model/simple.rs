@@ -61,6 +61,7 @@ impl Backend {
     /// One statement; its tag unless it has begun a copy.
     fn simple_statement(&mut self, shared: &mut Shared, statement: &Rc<Statement>) -> Result<Option<CommandTag>, Stop> {
         let meaning = if is_planned(statement) {
+            self.settings.queried = true;
             self.analyze(shared, statement, Params::none())?
         } else {
             super::analyze::Meaning::default()

@@ -14,7 +14,7 @@ use super::lock::{Mode, Tag};
 use super::portal::{CommandTag, State, Strategy};
 use super::settings::Action;
 use super::shared::Shared;
-use super::sql::ast::{ColumnDef, Discard, Expr, Name, OnCommit, Select, SetTo, Statement};
+use super::sql::ast::{ColumnDef, Discard, Expr, Modes, Name, OnCommit, Select, SetTo, Statement};
 use super::transaction::{Listening, Undo};
 use super::value::{Type, Value};
 
@@ -48,10 +48,45 @@ impl Backend {
         params: &[Value],
         top: bool,
     ) -> Result<Ran, Stop> {
+        self.check_read_only(shared, statement, target)?;
+        self.settings.queried |= !statement.needs_no_snapshot();
         match statement {
-            Statement::Begin(tag) => {
+            Statement::Begin(tag, modes) => {
                 self.begin();
+                self.set_modes("transaction_", modes, Action::Local)?;
                 done(tag)
+            }
+            Statement::SetTransaction(modes) => {
+                self.warn_outside(top, "SET TRANSACTION");
+                self.set_modes("transaction_", modes, Action::Local)?;
+                done("SET")
+            }
+            Statement::SetSnapshot(_) => {
+                self.warn_outside(top, "SET TRANSACTION");
+                let levels = self.settings.characteristics();
+                match &*levels[0] {
+                    _ if self.settings.queried || self.transaction.xid.is_some() || self.transaction.depth() > 0 => {
+                        fail("25001", "SET TRANSACTION SNAPSHOT must be called before any query")
+                    }
+                    "serializable" | "repeatable read" => fail("22023", "invalid snapshot identifier"),
+                    _ => fail("0A000", "a snapshot-importing transaction must have another isolation level"),
+                }
+            }
+            Statement::SetCharacteristics(modes) => {
+                self.set_modes("default_transaction_", modes, Action::Set)?;
+                done("SET")
+            }
+            Statement::PrepareTransaction(gid) => {
+                let prepared = self.prepare_block(gid)?;
+                done(if prepared { "PREPARE TRANSACTION" } else { "ROLLBACK" })
+            }
+            Statement::EndPrepared { gid, commit } => {
+                if self.transaction.is_block() || self.transaction.pipelining || !top {
+                    return fail("25001", "COMMIT PREPARED cannot run inside a transaction block");
+                }
+                self.transaction.immediate = true;
+                self.end_prepared(shared, gid, *commit)?;
+                done(if *commit { "COMMIT PREPARED" } else { "ROLLBACK PREPARED" })
             }
             Statement::Commit { chain } => {
                 let committed = self.commit_block(*chain)?;
@@ -74,6 +109,11 @@ impl Backend {
                 done("ROLLBACK")
             }
             Statement::Set { name, to, local } => self.set(shared, name, to, *local, top),
+            Statement::Reset(name) if **name == *"session_authorization" => {
+                self.settings.reset_authorization()?;
+                self.refresh_path(shared);
+                done("RESET")
+            }
             Statement::Reset(name) => {
                 self.settings.set(name, None, Action::Set)?;
                 self.refresh_path(shared);
@@ -126,6 +166,9 @@ impl Backend {
                 done("LISTEN")
             }
             Statement::Unlisten(channel) => {
+                if self.transaction.listening.is_empty() && !self.has_listened {
+                    return done("UNLISTEN");
+                }
                 let action = channel.clone().map_or(Listening::UnlistenAll, Listening::Unlisten);
                 self.transaction.listening.push(action);
                 done("UNLISTEN")
@@ -140,11 +183,19 @@ impl Backend {
                 }
                 let id = self.find(shared, name)?;
                 self.lock(shared, Tag::Table(id), Mode::Exclusive)?;
+                self.xid(shared);
                 done("LOCK TABLE")
             }
             Statement::CreateFunction(name) => {
                 self.new_schema(shared, false, name)?;
                 done("CREATE FUNCTION")
+            }
+            Statement::Call { commit } => {
+                if !top || self.transaction.is_block() {
+                    return fail("2D000", "invalid transaction termination");
+                }
+                self.end_in_procedure(shared, *commit)?;
+                done("CALL")
             }
             Statement::Do(statements) => {
                 for statement in statements {
@@ -180,6 +231,19 @@ impl Backend {
         }
     }
 
+    fn set_modes(&mut self, prefix: &str, modes: &Modes, action: Action) -> Result<(), Stop> {
+        for (name, value) in modes {
+            self.settings.set(&format!("{prefix}{name}"), Some(value), action)?;
+        }
+        Ok(())
+    }
+
+    fn warn_outside(&mut self, top: bool, what: &str) {
+        if top && !self.transaction.is_block() {
+            self.notice(&Report::warning("25P01", format!("{what} can only be used in transaction blocks")));
+        }
+    }
+
     fn find(&self, shared: &Shared, name: &Name) -> Result<TableId, Report> {
         self.find_table(shared, name, self.transaction.xid).ok_or_else(|| no_relation(name))
     }
@@ -200,8 +264,8 @@ impl Backend {
     }
 
     fn set(&mut self, shared: &mut Shared, name: &str, to: &SetTo, local: bool, top: bool) -> Result<Ran, Stop> {
-        if local && top && !self.transaction.is_block() {
-            self.notice(&Report::warning("25P01", "SET LOCAL can only be used in transaction blocks"));
+        if local {
+            self.warn_outside(top, "SET LOCAL");
         }
         if name == "session_authorization" && *to == SetTo::Default && !local {
             self.settings.reset_authorization()?;
@@ -399,6 +463,7 @@ impl Backend {
         if *schema != *"pg_temp" {
             return Ok(schema);
         }
+        self.transaction.temp = true;
         if !self.temp_namespace {
             self.temp_namespace = true;
             self.transaction.undo.push(Undo::TempNamespace);
@@ -459,6 +524,7 @@ impl Backend {
         let (xid, id, version) = (self.xid(shared), shared.new_table(), shared.new_version());
         if let Some(database) = shared.databases.get_mut(&self.database) {
             database.create(id, schema, Rc::clone(name), columns, unique);
+            self.transaction.temp |= database.tables.get(&id).is_some_and(|table| table.schema == self.temp_schema);
             if let Some(table) = database.tables.get_mut(&id) {
                 table.created_by = Some(xid);
                 table.version = version;
@@ -492,6 +558,7 @@ impl Backend {
         if self.temp_namespace && self.find(shared, &name).is_ok() {
             return Ok(());
         }
+        self.check_writes()?;
         let column = ColumnDef { name: "token".into(), ty: Type::Text, unique: false, sequence: None };
         self.create_table(shared, true, false, &name, &[column], &OnCommit::Preserve).map(|_| ())
     }
@@ -506,6 +573,8 @@ impl Backend {
 
     fn drop_id(&mut self, shared: &mut Shared, id: TableId) -> Result<(), Stop> {
         self.lock(shared, Tag::Table(id), Mode::Exclusive)?;
+        self.transaction.temp |=
+            shared.databases[&self.database].tables.get(&id).is_some_and(|t| t.schema == self.temp_schema);
         let xid = self.xid(shared);
         let table = shared.databases.get_mut(&self.database).and_then(|database| database.tables.get_mut(&id));
         if let Some(table) = table {

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::BackendId;
 use super::catalog::{Column, TableId, Xid};
 use super::lock::{Mode, Tag};
 use super::value::Value;
@@ -21,6 +22,7 @@ pub enum Block {
     SubAbort,
     AbortEnd,
     AbortPending,
+    Prepare,
 }
 
 /// What is undone if the transaction, or its part, fails; and made final if not.
@@ -49,6 +51,19 @@ pub struct Savepoint {
     pub locks: usize,
     pub listening: usize,
     pub notifies: usize,
+    /// Whether the transaction only read.
+    pub read_only: bool,
+}
+
+/// A transaction that `PREPARE TRANSACTION` has made one without a session.
+#[derive(Debug)]
+pub struct PreparedTransaction {
+    pub database: Rc<str>,
+    pub owner: Rc<str>,
+    pub undo: Vec<Undo>,
+    pub locks: Vec<(Tag, Mode)>,
+    /// What holds its locks.
+    pub holder: BackendId,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +80,10 @@ pub struct Transaction {
     pub pipelining: bool,
     /// `XACT_FLAGS_NEEDIMMEDIATECOMMIT`.
     pub immediate: bool,
+    /// The name that it is to be prepared under.
+    pub gid: Option<Rc<str>>,
+    /// It has used a temporary table.
+    pub temp: bool,
     /// Tables that go when it is committed.
     pub drop_at_commit: Vec<TableId>,
 }
@@ -75,7 +94,7 @@ impl Transaction {
         match self.block {
             Block::Default | Block::Started => b'I',
             Block::Abort | Block::SubAbort | Block::AbortEnd | Block::AbortPending => b'E',
-            Block::Begin | Block::InProgress | Block::Implicit | Block::End => b'T',
+            Block::Begin | Block::InProgress | Block::Implicit | Block::End | Block::Prepare => b'T',
         }
     }
 

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use super::backend::{Backend, PIPELINES_ARE_BLOCKS};
 use super::catalog::{TableId, Xid};
 use super::error::{Report, Stop, fail};
-use super::lock::{Mode, Tag};
-use super::portal::{Rows, State};
+use super::lock::{FIRST_PREPARED, Mode, Tag};
+use super::portal::{Portal, Rows, State};
+use super::settings::Characteristics;
 use super::shared::{Notification, Shared};
-use super::transaction::{Block, Listening, Savepoint, Transaction, Undo};
+use super::transaction::{Block, Listening, PreparedTransaction, Savepoint, Transaction, Undo};
 
 fn only_in_blocks(what: &str) -> Report {
     Report::error("25P01", format!("{what} can only be used in transaction blocks"))
@@ -49,15 +50,16 @@ impl Backend {
         }
         match self.transaction.block {
             Block::Started | Block::End => {
-                let chain = self.transaction.chain;
+                let (chain, characteristics) = (self.transaction.chain, self.settings.characteristics());
                 self.commit(shared)?;
-                self.chain(chain);
+                self.chain(chain, characteristics);
             }
+            Block::Prepare => self.prepare_transaction(shared)?,
             Block::Begin => self.transaction.block = Block::InProgress,
             Block::AbortEnd | Block::AbortPending => {
-                let chain = self.transaction.chain;
+                let (chain, characteristics) = (self.transaction.chain, self.settings.characteristics());
                 self.abort_all(shared);
-                self.chain(chain);
+                self.chain(chain, characteristics);
             }
             Block::Default | Block::InProgress | Block::Implicit | Block::Abort | Block::SubAbort => {}
         }
@@ -65,9 +67,10 @@ impl Backend {
         Ok(())
     }
 
-    fn chain(&mut self, chain: bool) {
+    fn chain(&mut self, chain: bool, characteristics: Characteristics) {
         if chain {
             self.start();
+            self.settings.restore(characteristics);
             self.transaction.block = Block::InProgress;
         }
     }
@@ -157,6 +160,7 @@ impl Backend {
             locks: transaction.locks.len(),
             listening: transaction.listening.len(),
             notifies: transaction.notifies.len(),
+            read_only: self.settings.is_read_only(),
         });
         self.settings.nest(self.transaction.depth() + 1);
     }
@@ -174,13 +178,19 @@ impl Backend {
         let at = self.find_savepoint(name)?;
         while self.transaction.savepoints.len() > at {
             self.settings.end(self.transaction.depth() + 1, true);
-            self.transaction.savepoints.pop();
+            self.pop_savepoint();
         }
         let depth = self.transaction.depth();
         for portal in self.portals.values_mut() {
             portal.level = portal.level.map(|level| level.min(depth));
         }
         Ok(())
+    }
+
+    fn pop_savepoint(&mut self) {
+        if let Some(savepoint) = self.transaction.savepoints.pop() {
+            self.settings.restore_read_only(savepoint.read_only);
+        }
     }
 
     pub fn rollback_to(&mut self, shared: &mut Shared, name: &str) -> Result<(), Stop> {
@@ -190,7 +200,7 @@ impl Backend {
             self.abort_part(shared);
             let depth = self.transaction.depth();
             self.portals.retain(|_, portal| portal.level.is_none_or(|level| level < depth));
-            self.transaction.savepoints.pop();
+            self.pop_savepoint();
         }
         self.transaction.block = Block::InProgress;
         self.push_savepoint(name.into());
@@ -292,6 +302,94 @@ impl Backend {
         Ok(())
     }
 
+    /// `SPI_commit` and `SPI_rollback`: the next transaction begins at once.
+    pub fn end_in_procedure(&mut self, shared: &mut Shared, commit: bool) -> Result<(), Stop> {
+        let is_active = |(_, portal): &(&Box<str>, &Portal)| portal.state == State::Active;
+        let active: Vec<_> =
+            self.portals.iter().filter(is_active).map(|(name, portal)| (name.clone(), portal.clone())).collect();
+        if commit {
+            self.commit(shared)?;
+        } else {
+            self.abort_all(shared);
+        }
+        self.portals.extend(active);
+        self.start();
+        Ok(())
+    }
+
+    /// `PrepareTransactionBlock`; says whether the tag is PREPARE TRANSACTION.
+    pub fn prepare_block(&mut self, gid: &Rc<str>) -> Result<bool, Stop> {
+        if !self.commit_block(false)? || self.transaction.block != Block::End {
+            return Ok(false);
+        }
+        self.transaction.block = Block::Prepare;
+        self.transaction.gid = Some(Rc::clone(gid));
+        Ok(true)
+    }
+
+    /// `PrepareTransaction`: what the transaction has done is nobody's until it is finished.
+    fn prepare_transaction(&mut self, shared: &mut Shared) -> Result<(), Stop> {
+        let gid = self.transaction.gid.clone().unwrap_or_else(|| "".into());
+        let cannot = |why: &str| fail("0A000", format!("cannot PREPARE a transaction that has {why}"));
+        if self.portals.values().any(|portal| portal.hold && portal.level.is_some()) {
+            return cannot("created a cursor WITH HOLD");
+        }
+        self.portals.retain(|_, portal| portal.level.is_none());
+        if self.transaction.temp {
+            return cannot("operated on temporary objects");
+        }
+        if shared.prepared.contains_key(&gid) {
+            return fail("42710", format!("transaction identifier \"{gid}\" is already in use"));
+        }
+        if !self.transaction.listening.is_empty() || !self.transaction.notifies.is_empty() {
+            return cannot("executed LISTEN, UNLISTEN, or NOTIFY");
+        }
+        let both = |(tag, _): &(Tag, Mode)| matches!(tag, Tag::Advisory(_, key) if self.advisory.contains_key(key));
+        if self.transaction.locks.iter().any(both) {
+            return cannot("both session-level and transaction-level locks on the same object");
+        }
+        let xid = self.xid(shared);
+        while !self.transaction.savepoints.is_empty() {
+            self.settings.end(self.transaction.depth() + 1, true);
+            self.transaction.savepoints.pop();
+        }
+        self.settings.end(1, true);
+        let holder = FIRST_PREPARED + usize::try_from(xid).unwrap_or_default();
+        let own = Transaction::default();
+        let Transaction { undo, mut locks, .. } = std::mem::replace(&mut self.transaction, own);
+        locks.push((Tag::Transaction(xid), Mode::Exclusive));
+        locks.iter().for_each(|(tag, mode)| shared.locks.pass_on(*tag, *mode, self.id, holder));
+        let (database, owner) = (Rc::clone(&self.database), self.current_user());
+        shared.prepared.insert(gid, PreparedTransaction { database, owner, undo, locks, holder });
+        self.refresh_path(shared);
+        Ok(())
+    }
+
+    /// `FinishPreparedTransaction`.
+    pub fn end_prepared(&mut self, shared: &mut Shared, gid: &Rc<str>, commit: bool) -> Result<(), Stop> {
+        let Some(prepared) = shared.prepared.get(gid) else {
+            return fail("42704", format!("prepared transaction with identifier \"{gid}\" does not exist"));
+        };
+        if self.current_user() != self.user && prepared.owner != self.current_user() {
+            return fail("42501", "permission denied to finish prepared transaction");
+        }
+        if prepared.database != self.database {
+            return fail("0A000", "prepared transaction belongs to another database");
+        }
+        let Some(prepared) = shared.prepared.remove(gid) else { return Ok(()) };
+        let own = std::mem::replace(&mut self.transaction.undo, prepared.undo);
+        if commit {
+            self.make_final(shared);
+        } else {
+            self.undo(shared, 0);
+        }
+        self.transaction.undo = own;
+        for (tag, mode) in prepared.locks {
+            shared.locks.release(tag, mode, prepared.holder);
+        }
+        Ok(())
+    }
+
     /// Cursors WITH HOLD are run to their end; all others end.
     fn keep_held_cursors(&mut self, shared: &mut Shared) -> Result<(), Stop> {
         let held: Vec<Box<str>> =
@@ -312,6 +410,7 @@ impl Backend {
         for action in std::mem::take(&mut self.transaction.listening) {
             match action {
                 Listening::Listen(channel) => {
+                    self.has_listened = true;
                     self.listening.insert(channel);
                 }
                 Listening::Unlisten(channel) => {

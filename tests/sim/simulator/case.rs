@@ -75,6 +75,8 @@ const FAULTS: [(Fault, &str); 16] = [
 /// What pgferry and the network are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
+    /// The server's major version.
+    pub version: u32,
     pub mode: Mode,
     pub reset: Reset,
     /// What the code of the databases may leave in a session.
@@ -192,7 +194,11 @@ impl Case {
             // Two say the same, so that they share statements.
             members[1].script = expected::as_others(&members[0].script, 1);
         }
+        let alters = random.chance(15);
         for (client, member) in members.iter_mut().enumerate() {
+            if alters {
+                expected::prepare_nothing(&mut member.script);
+            }
             expected::localize(&mut member.script, &setup, client);
             if member.units.is_none() {
                 decoration::decorate(&mut member.script, &mut Random::new(seed ^ 0xdec0));
@@ -216,8 +222,16 @@ impl Case {
             faults.push((random.below(400), random.pick(&[Fault::Reload, Fault::Reload, Fault::NewDefault])));
             members.iter_mut().for_each(|member| expected::leave_default_zone(&mut member.script));
         }
-        if random.chance(15) {
+        if alters {
             faults.push((random.below(400), Fault::Alter));
+        }
+        if setup.faults && random.chance(25) {
+            // One has its own statements end that take long, or itself: nobody else is to be told.
+            let impatient = random.below(members.len());
+            if members[impatient].units.is_none() && expected::may_time_out(&setup) {
+                expected::time_out(&mut members[impatient].script, &mut random);
+            }
+            faults.extend((0..4).map(|_| (random.below(400), Fault::Slow)));
         }
         Self { setup, members, faults, schedule: seed }
     }
@@ -233,6 +247,7 @@ impl Case {
         let patient = random.chance(50);
         let timing = |random: &mut Random, of: u64| if looked_after { random.pick(&[0, of, of]) } else { 0 };
         Setup {
+            version: random.pick(&[15, 15, 15, 15, 12, 13, 18, 18]),
             mode: wishes.mode.unwrap_or(mode),
             reset: wishes.reset.unwrap_or(reset),
             // Until it is known what the clients run.
@@ -289,6 +304,7 @@ const REACHES: [(Reach, &str); 3] =
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Setup {
+            version,
             mode,
             reset,
             code,
@@ -312,7 +328,7 @@ impl fmt::Display for Case {
         let (mode, reset, code) = (name_of(&MODES, mode), name_of(&RESETS, reset), name_of(&REACHES, code));
         writeln!(
             f,
-            "setup mode={mode} reset={reset} code={code} connections={connections} dialling={dialling} buffer={buffer} text={text} \
+            "setup version={version} mode={mode} reset={reset} code={code} connections={connections} dialling={dialling} buffer={buffer} text={text} \
              statements={statements} socket={socket} step={step} patience={patience} patient={patient} faults={faults} \
              pin={pin} refusals={refusals} janitor={janitor} idle={idle} lifetime={lifetime} schedule={}",
             self.schedule
@@ -335,6 +351,7 @@ impl FromStr for Case {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut case = Self {
             setup: Setup {
+                version: 15,
                 mode: Mode::Transaction,
                 reset: Reset::Always,
                 code: Reach::Anything,
@@ -401,6 +418,7 @@ impl Case {
             "mode" => setup.mode = MODES.iter().find(|(_, name)| *name == value).ok_or("a mode")?.0,
             "reset" => setup.reset = RESETS.iter().find(|(_, name)| *name == value).ok_or("a reset")?.0,
             "code" => setup.code = REACHES.iter().find(|(_, name)| *name == value).ok_or("a reach")?.0,
+            "version" => setup.version = u32::try_from(number()?).unwrap_or(15),
             "connections" => setup.connections = number()?,
             "dialling" => setup.dialling = number()?,
             "buffer" => setup.buffer = number()?,

@@ -5,6 +5,7 @@ use pgferry::internals::config::{Mode, Reset};
 
 use super::case::Setup;
 use crate::model::shortened;
+use crate::random::Random;
 use crate::script::{Message, Script, Write};
 
 /// Texts that are replaced, where and why.
@@ -32,6 +33,11 @@ fn transaction(setup: &Setup) -> bool {
 
 fn leaks_hidden(setup: &Setup) -> bool {
     setup.mode == Mode::Transaction || !matches!(setup.reset, Reset::Always | Reset::Auto)
+}
+
+/// Before 14 not all is reported that is since.
+fn leaks_unreported(setup: &Setup) -> bool {
+    leaks_hidden(setup) && setup.version < 14
 }
 
 fn leaks_all(setup: &Setup) -> bool {
@@ -67,6 +73,18 @@ const RULES: &[Rule] = &[
     rule(leaks_hidden, "code.reset('search_path'", "select code.reset('datestyle')", "not reported: not seen"),
     rule(leaks_hidden, "code.reset('work_mem'", "select code.reset('application_name')", "not reported: not seen"),
     rule(leaks_hidden, "code.reset('synchronous_commit'", "select code.reset('timezone')", "not reported: not seen"),
+    rule(
+        leaks_hidden,
+        "code.reset('default_transaction_isolation'",
+        "select code.reset('timezone')",
+        "not reported: not seen",
+    ),
+    rule(
+        leaks_unreported,
+        "code.reset('default_transaction_read_only'",
+        "select code.reset('timezone')",
+        "not reported: not seen",
+    ),
     rule(leaks_hidden, "code.reset('a.b'", "select code.reset('timezone')", "not reported: not seen"),
     rule(leaks_hidden, "code.next", "select 'no sequence'", "not seen"),
     rule(forgets_sequences, "currval", "select 'no sequence'", "refused where it is not known"),
@@ -100,6 +118,12 @@ const RULES: &[Rule] = &[
     rule(leaks_all, "work_mem", "show timezone", "nothing is reset"),
     rule(leaks_all, "default_text", "show timezone", "nothing is reset"),
     rule(leaks_all, "synchronous_commit", "show timezone", "nothing is reset"),
+    rule(leaks_all, "default_transaction", "show timezone", "nothing is reset"),
+    rule(leaks_all, "characteristics", "show timezone", "nothing is reset"),
+    rule(leaks_all, "extra_float_digits", "show timezone", "nothing is reset"),
+    rule(leaks_all, "set_config($1", "show timezone", "nothing is reset"),
+    rule(leaks_all, "role ", "show timezone", "nothing is reset"),
+    rule(leaks_all, "'role'", "show timezone", "nothing is reset"),
     rule(leaks_all, "a.b", "show timezone", "nothing is reset"),
     rule(leaks_all, "c.d", "show timezone", "nothing is reset"),
     rule(leaks_all, "_timeout", "show timezone", "nothing is reset"),
@@ -133,7 +157,7 @@ fn text(original: &str, setup: &Setup, client: usize) -> String {
     text = text.replace("pg_notify('m'", &format!("pg_notify('m{client}'"));
     text = text.replace("pg_notify('n'", &format!("pg_notify('n{client}'"));
     text = text.replace("('lim1'), ('lim2')", &format!("('lim{client}_1'), ('lim{client}_2')"));
-    if transaction(setup) && text.starts_with("prepare ") {
+    if transaction(setup) && text.starts_with("prepare ") && !text.starts_with("prepare transaction") {
         // Which names SQL's PREPARE has taken is not known to the client's own.
         text = text.replacen("prepare ", "prepare sql_", 1);
     }
@@ -195,6 +219,27 @@ fn close_copies(script: &mut Script, carries: bool) {
     }
 }
 
+/// Has a `Sync` end what is in front of a query: where none does, servers since 18 leave a transaction open up to the next one, and trip
+/// over their own feet behind that.
+fn sync_first(script: &mut Script) {
+    let mut unsynced = false;
+    for write in &mut script.writes {
+        let mut messages = Vec::new();
+        for message in write.messages.drain(..) {
+            if matches!(message, Message::Query(_) | Message::Function) && unsynced {
+                messages.push(Message::Sync);
+            }
+            unsynced = match message {
+                Message::Sync | Message::Query(_) | Message::Function => false,
+                Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) => unsynced,
+                _ => true,
+            };
+            messages.push(message);
+        }
+        write.messages = messages;
+    }
+}
+
 /// Whether a text runs code that resets settings.
 pub fn resets_in_code(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
@@ -218,8 +263,9 @@ fn hidden_resets(script: &Script) -> impl Fn(&String) -> bool + use<> {
 /// to those is not seen.
 fn avoid_hidden_resets(script: &mut Script) {
     let follows = |(name, value): &(String, String)| {
-        name == "search_path"
-            || (name == "options" && ["search_path", "work_mem", "started"].iter().any(|one| value.contains(one)))
+        ["search_path", "extra_float_digits", "default_transaction_isolation"].contains(&name.as_str())
+            || (name == "options"
+                && ["search_path", "work_mem", "started", "default_"].iter().any(|one| value.contains(one)))
     };
     if !script.startup.iter().any(follows) {
         return;
@@ -233,6 +279,26 @@ fn avoid_hidden_resets(script: &mut Script) {
         };
         texts.iter_mut().filter(|text| resets(text)).for_each(|text| "select 'no reset'".clone_into(text));
     }
+}
+
+/// The time that a client allows, which slow statements and slow clients take longer than.
+pub const SHORT: &str = "_timeout = '5ms'";
+
+/// Whether a client can set a time that is no other's.
+pub fn may_time_out(setup: &Setup) -> bool {
+    !leaks_all(setup)
+}
+
+/// Has a client allow its statements, or itself in a transaction, a short time only.
+pub fn time_out(script: &mut Script, random: &mut Random) {
+    let name = random.pick(&["statement", "statement", "idle_in_transaction_session"]);
+    let how = random.pick(&["set", "set", "begin;set local"]);
+    let text = format!("{how} {name}{SHORT}");
+    let messages = vec![Message::Query(text.split(';').map(str::to_owned).collect())];
+    // Behind what ends in half a message nothing is said.
+    let most = script.writes.len() - usize::from(script.writes.last().is_some_and(|write| write.cut.is_some()));
+    let at = random.below(most + 1);
+    script.writes.insert(at, Write { messages, cut: None, wait: random.chance(60) });
 }
 
 /// Whether a text changes settings itself.
@@ -480,6 +546,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             known.push_str(&format!(" -c {setting}="));
         }
     }
+    let sets_by_value = script.to_string().contains("set_config(");
     for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
         match message {
             Message::Query(statements) => {
@@ -493,6 +560,10 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             Message::Parse { name, text: sql, .. } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
+                if setup.version >= 18 && transaction(setup) && sql.starts_with("call ") {
+                    // Behind a question about the settings in force what is left of a pipeline is a transaction block there.
+                    "select 'no call'".clone_into(sql);
+                }
                 let few = setup.statements < 4;
                 let names = sql.starts_with("execute ") || sql.starts_with("deallocate ");
                 if !name.is_empty() && names && (few || sql.contains(shortened(name))) {
@@ -502,6 +573,10 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             }
             Message::Bind { name, params, .. } => {
                 own_name(name, setup, client);
+                if sets_by_value {
+                    // Without a value it resets, which is not seen.
+                    params.iter_mut().for_each(|param| *param = param.take().or(Some("7".to_owned())));
+                }
                 // They may be tokens.
                 for param in params.iter_mut().flatten().filter(|param| ["7", "1", "x", ""].contains(&param.as_str())) {
                     param.push_str(&client.to_string());
@@ -516,12 +591,31 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         }
     }
     part_resets(script, setup);
+    if setup.version >= 18 {
+        sync_first(script);
+    }
     if transaction(setup) {
         run_by_name_what_can_be(script);
         run_by_name_what_is_there(script);
         hide_nothing_prepared(script);
         describe_prepared(script);
         describe_results(script);
+    }
+}
+
+/// Has a client leave no transaction prepared, whose locks others would wait for.
+pub fn prepare_nothing(script: &mut Script) {
+    let change = |text: &mut String| {
+        if text.starts_with("prepare transaction") {
+            "commit".clone_into(text);
+        }
+    };
+    for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
+        match message {
+            Message::Query(statements) => statements.iter_mut().for_each(change),
+            Message::Parse { text, .. } => change(text),
+            _ => {}
+        }
     }
 }
 
@@ -548,6 +642,7 @@ pub fn as_others(script: &Script, client: usize) -> Script {
         for (own, others) in [
             ("k0_", format!("k{client}_")),
             ("dup0_", format!("dup{client}_")),
+            ("'two0_", format!("'two{client}_")),
             ("(100)", format!("({})", 100 + client)),
             ("code.seq0", format!("code.seq{client}")),
             ("code.own0", format!("code.own{client}")),

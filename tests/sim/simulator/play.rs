@@ -70,7 +70,7 @@ pub const TABLES: [&str; 2] = ["t", "u"];
 pub fn play_alone(case: &Case) -> Vec<Alone> {
     let mut all = Vec::new();
     for member in &case.members {
-        let mut cluster = used_cluster();
+        let mut cluster = used_cluster(case.setup.version);
         // Told up to where it ends, and behind that.
         let mut script = member.script.clone();
         match script.writes.last_mut().filter(|write| write.cut.is_some()) {
@@ -83,7 +83,7 @@ pub fn play_alone(case: &Case) -> Vec<Alone> {
             let found = cluster.rows(member.script.database(), "public", table);
             rows.extend(found.into_iter().map(|row| (table.to_owned(), row)));
         }
-        let flushed = alone::run(&mut used_cluster(), &flushing(&member.script));
+        let flushed = alone::run(&mut used_cluster(case.setup.version), &flushing(&member.script));
         all.push(Alone { transcript, flushed, rows });
     }
     all

@@ -9,6 +9,51 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a procedure that commits what a statement before it in the pipeline has set, which then fails, and one that undoes it",
+        "setup mode=transaction reset=never connections=1 step=40
+     client half_close
+     [P('','set work_mem = ''5MB''') B('','') E P('','call code.finish()') B('','') E P('','select 1/0') B('','') E S] |
+     [Q('show work_mem')] |
+     [Q('show work_mem')] |
+     [P('','set lock_timeout = ''7s''') B('','') E P('','call code.undo()') B('','') E S] |
+     [Q('show lock_timeout')] |
+     [Q('show lock_timeout')] |
+     client half_close
+     [Q('show work_mem;show lock_timeout')] |
+     [Q('show work_mem;show lock_timeout')] |
+     [Q('show work_mem;show lock_timeout')] |",
+    ),
+    (
+        "clients that take turns on a connection whose reset is to be answered before anything is sent behind it",
+        "setup version=12 mode=transaction reset=always connections=1 buffer=512 socket=1000
+     client half_close
+     [Q('select 1')] |
+     client hang_up
+     [Q('show search_path') Q('select 1')] |",
+    ),
+    (
+        "a time that the client before has allowed its statements, which the setting back of it takes longer than",
+        "setup mode=transaction reset=auto code=nothing connections=1 buffer=512 socket=64 step=40 faults=true patient=true
+     fault 30 slow
+     fault 45 slow
+     fault 60 slow
+     client hang_up
+     [Q('set statement_timeout = ''5ms''')] |
+     [Q('select 1')]
+     client half_close
+     [Q('select 1')] |
+     [Q('select 1')] |
+     [Q('select 1')] |",
+    ),
+    (
+        "a transaction that a server of version 18 leaves open behind a query in the middle of a pipeline",
+        "setup version=18 mode=transaction reset=never connections=1
+     client hang_up
+     [P('','select 1') B('','') E Q('select 2') S] |
+     client half_close
+     [Q('select 3')] | [Q('select 4')] |",
+    ),
+    (
         "a Close in front of a query that is refused while it waits for a connection",
         "setup mode=transaction reset=always connections=1 step=40 patient=true faults=true schedule=7
      fault 0 cancel_waiting

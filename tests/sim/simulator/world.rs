@@ -59,7 +59,7 @@ impl World {
         Rc::new(Self {
             setup,
             random: RefCell::new(Random::new(seed)),
-            cluster: RefCell::new(used_cluster()),
+            cluster: RefCell::new(used_cluster(setup.version)),
             clients: (0..clients).map(|_| RefCell::default()).collect(),
             controls: (0..clients).map(|_| RefCell::default()).collect(),
             served: Cell::new(0),
@@ -164,10 +164,8 @@ impl World {
         let by = at.saturating_sub(self.now());
         self.now.set(self.now() + by);
         let mut cluster = self.cluster.borrow_mut();
-        if cluster.next_wake().is_some() {
-            let by = Duration::from_micros(self.now()).saturating_sub(cluster.now());
-            cluster.advance(by);
-        }
+        let by = Duration::from_micros(self.now()).saturating_sub(cluster.now());
+        cluster.advance(by);
         drop(cluster);
         let now = self.now();
         self.timers.borrow_mut().retain(|(at, task)| {
@@ -229,6 +227,6 @@ impl Tasks {
 }
 
 /// A cluster whose connections look as if they had been used before: what no reset undoes is no difference then.
-pub fn used_cluster() -> Cluster {
-    Cluster::new(&model::Options { worn: true, ..model::Options::default() })
+pub fn used_cluster(version: u32) -> Cluster {
+    Cluster::new(&model::Options { worn: true, version, ..model::Options::default() })
 }

@@ -126,10 +126,22 @@ pub struct Update {
     pub filter: Option<Expr>,
 }
 
+/// Settings of a transaction, without what their names begin with, and their values.
+pub type Modes = Vec<(&'static str, &'static str)>;
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Statement {
     /// With the tag that it has.
-    Begin(&'static str),
+    Begin(&'static str, Modes),
+    SetTransaction(Modes),
+    SetSnapshot(Rc<str>),
+    SetCharacteristics(Modes),
+    PrepareTransaction(Rc<str>),
+    /// `COMMIT PREPARED` or `ROLLBACK PREPARED`.
+    EndPrepared {
+        gid: Rc<str>,
+        commit: bool,
+    },
     Commit {
         chain: bool,
     },
@@ -210,18 +222,56 @@ pub enum Statement {
     LockTable(Name),
     /// A function of this name, which nothing calls.
     CreateFunction(Name),
+    /// A procedure that ends the transaction, by COMMIT or ROLLBACK.
+    Call {
+        commit: bool,
+    },
     /// The statements of a block of code.
     Do(Vec<Rc<Statement>>),
 }
 
 impl Statement {
-    /// COMMIT, ROLLBACK and ROLLBACK TO: what a failed transaction takes.
+    /// COMMIT, PREPARE TRANSACTION, ROLLBACK and ROLLBACK TO: what a failed transaction takes.
     pub fn is_exit(&self) -> bool {
-        matches!(self, Self::Commit { .. } | Self::Rollback { .. } | Self::RollbackTo(_))
+        matches!(self, Self::Commit { .. } | Self::Rollback { .. } | Self::RollbackTo(_) | Self::PrepareTransaction(_))
     }
 
     /// `TransactionStmt`.
     pub fn is_transaction(&self) -> bool {
-        self.is_exit() || matches!(self, Self::Begin(_) | Self::Savepoint(_) | Self::Release(_))
+        self.is_exit()
+            || matches!(self, Self::Begin(..) | Self::Savepoint(_) | Self::Release(_) | Self::EndPrepared { .. })
+    }
+
+    /// Whether it needs no snapshot when it runs: the reverse of `PlannedStmtRequiresSnapshot`.
+    pub fn needs_no_snapshot(&self) -> bool {
+        self.is_transaction()
+            || matches!(
+                self,
+                Self::LockTable(_)
+                    | Self::Set { .. }
+                    | Self::SetTransaction(_)
+                    | Self::SetSnapshot(_)
+                    | Self::SetCharacteristics(_)
+                    | Self::Reset(_)
+                    | Self::ResetAll
+                    | Self::Show(_)
+                    | Self::Fetch { .. }
+                    | Self::Listen(_)
+                    | Self::Unlisten(_)
+                    | Self::Notify(..)
+            )
+    }
+
+    /// A change of definitions, which no transaction takes that only reads.
+    pub fn is_definition(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateTable { .. }
+                | Self::CreateTableAs { .. }
+                | Self::DropTable { .. }
+                | Self::AddColumn { .. }
+                | Self::AlterType { .. }
+                | Self::CreateFunction(_)
+        )
     }
 }

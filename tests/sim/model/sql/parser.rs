@@ -5,7 +5,8 @@ use std::rc::Rc;
 use super::super::error::Report;
 use super::super::value::{Type, Value};
 use super::ast::{
-    ColumnDef, Delete, Discard, Expr, From, Insert, Item, Name, OnCommit, Operator, Select, SetTo, Statement, Update,
+    ColumnDef, Delete, Discard, Expr, From, Insert, Item, Modes, Name, OnCommit, Operator, Select, SetTo, Statement,
+    Update,
 };
 use super::lexer::{Token, syntax_error, tokens};
 
@@ -163,13 +164,14 @@ impl Parser<'_> {
         match &*first {
             "begin" => {
                 self.transaction_noise();
-                // The only one that there is.
-                self.words(&["isolation", "level", "read", "committed"]);
-                Ok(Statement::Begin("BEGIN"))
+                self.modes().map(|modes| Statement::Begin("BEGIN", modes))
             }
             "start" => {
                 self.need_word("transaction")?;
-                Ok(Statement::Begin("START TRANSACTION"))
+                self.modes().map(|modes| Statement::Begin("START TRANSACTION", modes))
+            }
+            "commit" | "rollback" if self.word("prepared") => {
+                self.text().map(|gid| Statement::EndPrepared { gid, commit: &*first == "commit" })
             }
             "commit" | "end" => {
                 self.transaction_noise();
@@ -193,6 +195,7 @@ impl Parser<'_> {
                     self.name().map(|n| Statement::Deallocate(Some(n)))
                 }
             }
+            "prepare" if self.word("transaction") => self.text().map(Statement::PrepareTransaction),
             "prepare" => self.prepare(),
             "execute" => {
                 let name = self.name()?;
@@ -247,6 +250,12 @@ impl Parser<'_> {
             }
             "copy" => self.copy(),
             "do" => self.block(),
+            "call" => {
+                let procedure = self.qualified()?;
+                self.need_sign("(")?;
+                self.need_sign(")")?;
+                Ok(Statement::Call { commit: &*procedure.name == "finish" })
+            }
             "lock" => {
                 self.word("table");
                 self.qualified().map(Statement::LockTable)
@@ -275,6 +284,32 @@ impl Parser<'_> {
         if !self.word("work") {
             self.word("transaction");
         }
+    }
+
+    /// Properties of a transaction, of which there may be none.
+    fn modes(&mut self) -> Parsed<Modes> {
+        let known = [
+            (&["isolation", "level", "serializable"][..], ("isolation", "serializable")),
+            (&["isolation", "level", "repeatable", "read"], ("isolation", "repeatable read")),
+            (&["isolation", "level", "read", "committed"], ("isolation", "read committed")),
+            (&["isolation", "level", "read", "uncommitted"], ("isolation", "read uncommitted")),
+            (&["read", "only"], ("read_only", "on")),
+            (&["read", "write"], ("read_only", "off")),
+        ];
+        let mut modes = Vec::new();
+        loop {
+            let comma = !modes.is_empty() && self.sign(",");
+            match known.iter().find(|(words, _)| self.words(words)) {
+                Some((_, mode)) => modes.push(*mode),
+                None if comma => return Err(self.wrong()),
+                None => return Ok(modes),
+            }
+        }
+    }
+
+    fn needed_modes(&mut self) -> Parsed<Modes> {
+        let modes = self.modes()?;
+        if modes.is_empty() { Err(self.wrong()) } else { Ok(modes) }
     }
 
     fn chain(&mut self) -> Parsed<bool> {
@@ -313,6 +348,15 @@ impl Parser<'_> {
     fn set(&mut self) -> Parsed<Statement> {
         let ahead = self.tokens.get(self.at + 1);
         let is_name = matches!(ahead, Some(Token::Sign("=" | ".")));
+        if !is_name && self.word("transaction") {
+            if self.word("snapshot") {
+                return self.text().map(Statement::SetSnapshot);
+            }
+            return self.needed_modes().map(Statement::SetTransaction);
+        }
+        if !is_name && self.words(&["session", "characteristics", "as", "transaction"]) {
+            return self.needed_modes().map(Statement::SetCharacteristics);
+        }
         let local = !is_name && self.word("local");
         if !is_name && !local && !self.is_word_at(self.at + 1, "authorization") {
             self.word("session");
