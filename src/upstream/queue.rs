@@ -51,8 +51,8 @@ pub(crate) struct Queue<T> {
     dialling: usize,
     pause: Duration,
     pause_ends: Option<PauseEnd>,
-    /// A timer is set that makes the next attempt at the end of the pause.
-    retry_timer_set: bool,
+    /// Time of the first timer that is set to make the next attempt.
+    retry_at: Option<Instant>,
     last_error: Option<DialError>,
 }
 
@@ -83,7 +83,7 @@ impl<T> Default for Queue<T> {
             dialling: 0,
             pause: Duration::ZERO,
             pause_ends: None,
-            retry_timer_set: false,
+            retry_at: None,
             last_error: None,
         }
     }
@@ -183,14 +183,18 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Returns whether a timer is to be set for the end of the pause; once, however many ask.
-    pub(crate) fn set_retry_timer(&mut self) -> bool {
-        !std::mem::replace(&mut self.retry_timer_set, true)
+    /// Returns whether a timer must be set for an attempt `at` that time, because none fires before; once, however many ask.
+    pub(crate) fn set_retry_timer(&mut self, at: Instant) -> bool {
+        let sooner = self.retry_at.is_none_or(|set| at < set);
+        if sooner {
+            self.retry_at = Some(at);
+        }
+        sooner
     }
 
-    /// The timer has fired.
-    pub(crate) fn retry_timer_fired(&mut self) {
-        self.retry_timer_set = false;
+    /// The timer that was set for `at` has fired.
+    pub(crate) fn retry_timer_fired(&mut self, at: Instant) {
+        self.retry_at = self.retry_at.filter(|set| *set != at);
     }
 
     /// Notes an attempt that starts.
@@ -349,9 +353,16 @@ mod tests {
             pauses.push((at - now).as_millis());
         }
         assert_eq!(pauses, [50, 100, 200, 250, 250]);
-        assert!(queue.set_retry_timer() && !queue.set_retry_timer(), "one timer, however many wait");
-        queue.retry_timer_fired();
-        assert!(queue.set_retry_timer());
+        let at = |millis| now + Duration::from_millis(millis);
+        assert!(queue.set_retry_timer(at(250)) && !queue.set_retry_timer(at(250)), "one timer, however many wait");
+        assert!(
+            queue.set_retry_timer(at(50)) && !queue.set_retry_timer(at(250)),
+            "clients that get none try again sooner"
+        );
+        queue.retry_timer_fired(at(250));
+        assert!(!queue.set_retry_timer(at(60)), "one that fires sooner is set");
+        queue.retry_timer_fired(at(50));
+        assert!(queue.set_retry_timer(at(60)));
         queue.dial_starts();
         assert_eq!(queue.next(0, 4, now + Duration::from_secs(9)), Next::Nothing, "a single probe");
         assert_eq!(queue.waiting(), 9);

@@ -68,14 +68,17 @@ impl DialError {
     #[must_use]
     pub(crate) fn is_server_full(&self) -> bool {
         let of_role_or_database = |routine: &[u8]| matches!(routine, b"InitializeSessionUserId" | b"CheckMyDatabase");
-        self.is_full()
-            && match self {
-                Self::Refused(ClientError::Server(frame), _) => {
-                    let body = frame.get(HEADER_BYTES..).unwrap_or_default();
-                    !backend::error_field(body, b'R').is_some_and(of_role_or_database)
-                }
-                _ => true,
+        self.is_full() && !self.routine().is_some_and(of_role_or_database)
+    }
+
+    /// Name of the function in PostgreSQL that refused; poolers name none.
+    fn routine(&self) -> Option<&[u8]> {
+        match self {
+            Self::Refused(ClientError::Server(frame), _) => {
+                backend::error_field(frame.get(HEADER_BYTES..).unwrap_or_default(), b'R')
             }
+            _ => None,
+        }
     }
 
     /// Returns whether the server is just not up, so that frequent attempts are cheap and worth it.
@@ -89,14 +92,12 @@ impl DialError {
         }
     }
 
-    /// Returns whether the server has said that it stops or starts (`57P03`). One that starts has no connections open; so those which are
-    /// open there are what a server that stops waits for.
+    /// Returns whether PostgreSQL has said that it stops or starts (`57P03`). One that starts has no connections open; so those which are
+    /// open there are what one that stops waits for. A pooler that says so may mean one of its databases.
     #[must_use]
     pub(crate) fn takes_no_connections(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused(told @ ClientError::Server(_), _) if told.code() == sqlstate::CANNOT_CONNECT_NOW
-        )
+        matches!(self, Self::Refused(told, _) if told.code() == sqlstate::CANNOT_CONNECT_NOW)
+            && self.routine().is_some()
     }
 
     /// Returns whether another of several servers may do where this one does not.

@@ -8,6 +8,7 @@ use super::against::log_in_against;
 use super::login::log_in;
 use super::{DialError, Login, Secret};
 use crate::config::{RawConfig, Settings};
+use crate::error::ClientError;
 use crate::net::{BufferPool, Conn, Stream};
 use crate::upstream::target::UpstreamTargets;
 use crate::wire::backend;
@@ -141,4 +142,17 @@ async fn a_login_without_end_is_bounded_in_bytes() {
     assert!(matches!(outcome, Err(DialError::Protocol(_))));
     drop(conn);
     flood.join().expect("it ends");
+}
+
+#[test]
+fn a_pooler_that_takes_no_connections_is_no_server_that_stops() {
+    let refused = |code: &str, routine: &str| {
+        let body = format!("SFATAL\0VFATAL\0C{code}\0Mno\0{routine}\0");
+        let length = u32::try_from(body.len() + 4).expect("short").to_be_bytes();
+        let frame = [b"E", &length[..], body.as_bytes()].concat();
+        DialError::Refused(ClientError::Server(frame.into()), None)
+    };
+    assert!(refused("57P03", "RProcessStartupPacket\0").takes_no_connections());
+    assert!(!refused("57P03", "").takes_no_connections());
+    assert!(!refused("53300", "RProcessStartupPacket\0").takes_no_connections());
 }

@@ -178,14 +178,14 @@ impl Pool {
 
     /// Tries again `at` that time, unless that is to be done already.
     fn set_retry_timer(&self, queue: &mut Queue<PooledConn>, at: Instant) {
-        if !queue.set_retry_timer() {
+        if !queue.set_retry_timer(at) {
             return;
         }
         let pool = self.this.clone();
         tokio::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
             if let Some(pool) = pool.upgrade() {
-                pool.queue().retry_timer_fired();
+                pool.queue().retry_timer_fired(at);
                 pool.open_as_needed();
             }
         });
