@@ -270,6 +270,12 @@ impl Machine<'_> {
                 self.pipeline.response(tag);
             }
             backend::COPY_IN => self.copy_begins(io),
+            backend::PORTAL_SUSPENDED => {
+                self.pipeline.response(tag);
+                if action == MessageAction::Forward {
+                    self.work.suspended();
+                }
+            }
             backend::COMMAND_COMPLETE if whole && action == MessageAction::Forward => {
                 return Ok(self.command_complete(io));
             }

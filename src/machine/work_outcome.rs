@@ -34,6 +34,11 @@ impl WorkOutcome {
         }
     }
 
+    /// A command has run in part, and is behind what had undone the transaction.
+    pub(super) fn suspended(&mut self) {
+        self.open = TransactionOutcome::Lasts;
+    }
+
     /// Something has failed.
     pub(super) fn failed(&mut self) {
         self.open = TransactionOutcome::Undone;

@@ -55,9 +55,8 @@ impl RoleChange {
     #[must_use]
     pub(crate) fn by(tag: &[u8]) -> Self {
         match tag {
-            b"ALTER ROLE" | b"ALTER DATABASE" | b"DROP ROLE" | b"REVOKE" | b"REVOKE ROLE" | b"GRANT ROLE" => {
-                Self::Changed
-            }
+            b"ALTER ROLE" | b"ALTER DATABASE" | b"DROP OWNED" | b"DROP ROLE" | b"REVOKE" | b"REVOKE ROLE"
+            | b"GRANT ROLE" => Self::Changed,
             b"CREATE ROLE" => Self::Created,
             _ => Self::Unchanged,
         }
@@ -113,6 +112,8 @@ mod tests {
         for (tag, change) in [
             (&b"ALTER ROLE"[..], RoleChange::Changed),
             (b"REVOKE", RoleChange::Changed),
+            // It takes back the right to connect.
+            (b"DROP OWNED", RoleChange::Changed),
             (b"CREATE ROLE", RoleChange::Created),
             (b"ALTER TABLE", RoleChange::Unchanged),
             (b"GRANT", RoleChange::Unchanged),

@@ -35,7 +35,7 @@ const ONLY_AT_LOGIN: [&str; 20] = [
 
 /// Settings that a role needs a right to set, beside those of the log (`PGC_SUSET` in `guc_tables.c`). A session has them behind a
 /// `SET ROLE` too, where they can't be set anew.
-const OF_SUPERUSERS: [&str; 26] = [
+const OF_SUPERUSERS: [&str; 27] = [
     "allow_in_place_tablespaces",
     "backtrace_functions",
     "commit_delay",
@@ -61,6 +61,7 @@ const OF_SUPERUSERS: [&str; 26] = [
     "wal_init_zero",
     "wal_recycle",
     "zero_damaged_pages",
+    "event_triggers",
     "extension_control_path",
 ];
 

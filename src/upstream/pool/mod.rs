@@ -151,7 +151,7 @@ pub(crate) struct Pool {
     returning: Returning,
     /// Number of clients that have their login tried upstream, or wait for that.
     logging_in: AtomicUsize,
-    /// Number of connections that are reserved by tentative leases.
+    /// Number of connections that clients have, tentative leases left out.
     leased: AtomicUsize,
     /// Number of those that wait for the server.
     active: AtomicUsize,

@@ -2,7 +2,7 @@
 
 use super::script::{A, B, SESSION, Script, TRANSACTION, TRANSACTION_TWO, compare, step};
 use crate::harness::Postgres;
-use crate::harness::protocol_client::sync;
+use crate::harness::protocol_client::{bind, execute, parse, sync};
 
 // A setting of an extension's kind that was reset is empty, not absent: PostgreSQL never forgets its name.
 const MAKES: [(&str, &str); 25] = [
@@ -98,6 +98,22 @@ fn setting_in_front_of_code_that_ends_the_transaction_is_what_that_makes_of_it()
     // What these leave keeps the client on its connection.
     let pinned = [all(&["reset all"], &ends), all(&sets, &["do 'begin commit; end'"])].concat();
     compare(&postgres, &TRANSACTION_TWO, &pinned);
+}
+
+/// A portal that is suspended has no tag that tells of what it has done.
+#[test]
+fn setting_by_a_suspended_portal_behind_a_rollback_stays_with_its_client() {
+    let shows = "show work_mem";
+    let scripts: Vec<_> =
+        ["select set_config('work_mem', '5555kB', false)", "select set_config('work_mem', '5555kB', true)"]
+            .into_iter()
+            .map(|sets| {
+                let suspended = [step("rollback"), parse("", sets), bind("", "", &[]), execute("", 1), sync()];
+                let script = Script::new(sets).ask(A, &suspended);
+                script.sql(B, shows).sql(A, shows).sql(B, shows).sql(A, shows).leave(A).sql(B, shows)
+            })
+            .collect();
+    compare(Postgres::shared(), &TRANSACTION, &scripts);
 }
 
 #[test]
