@@ -79,11 +79,20 @@ fn setting_in_unusual_words_goes_with_its_client() {
 fn setting_in_front_of_code_that_ends_the_transaction_is_what_that_makes_of_it() {
     let postgres = Postgres::start_with(&[]);
     for end in ["commit", "rollback"] {
-        let body = format!("begin {end}; end");
-        postgres.sql(&format!("create procedure {end}s() language plpgsql as '{body}'"));
+        for (name, then) in [("s", ""), ("s_and_fails", "perform 1 / 0;")] {
+            let body = format!("begin {end}; {then} end");
+            postgres.sql(&format!("create procedure {end}{name}() language plpgsql as '{body}'"));
+        }
     }
     let sets = ["set work_mem = '5555kB'", "reset work_mem", "set local work_mem = '5555kB'", "set a.b = 'c'"];
-    let ends = ["call commits()", "call rollbacks()", "do 'begin rollback; end'"];
+    let ends = [
+        "call commits()",
+        "call rollbacks()",
+        "call commits_and_fails()",
+        "call rollbacks_and_fails()",
+        "do 'begin rollback; end'",
+        "do 'begin rollback; perform 1 / 0; end'",
+    ];
     let shows = "select current_setting('work_mem'), nullif(current_setting('a.b', true), '')";
     let script = |set: &str, end: &str, last: &str| {
         let script = Script::new(&format!("{set}, {end}, {last}")).sql(A, "set work_mem = '4444kB'; set a.b = 'd'");
@@ -96,7 +105,9 @@ fn setting_in_front_of_code_that_ends_the_transaction_is_what_that_makes_of_it()
     };
     compare(&postgres, &TRANSACTION, &all(&sets, &ends));
     // What these leave keeps the client on its connection.
-    let pinned = [all(&["reset all"], &ends), all(&sets, &["do 'begin commit; end'"])].concat();
+    let pinned =
+        [all(&["reset all"], &ends), all(&sets, &["do 'begin commit; end'", "do 'begin commit; perform 1 / 0; end'"])]
+            .concat();
     compare(&postgres, &TRANSACTION_TWO, &pinned);
 }
 
