@@ -75,7 +75,6 @@ characteristics-unfollowed | src/track/session_settings.rs | return \Ksets\.for_
 roles-unseen | src/track/sql_effects/analysis.rs | SessionCommand::OtherSet if \Kstatement\.takes_role\(\) | false
 bound-names-unseen | src/track/sql_effects/analysis.rs | (?=let mut arguments = behind\.clone\(\)\.skip\(1\);) | if setting.is_none() { return; }
 prepares-no-commit | src/track/session_settings.rs | return \Kself\.commit\(\) | if tag == b"COMMIT" { self.commit() } else { self.open.undo(); false }
-unexplained-unseen | src/machine/boundary.rs | let unexplained = \Kself\.unexplained\(\)(?=;) | Vec::new()
 resets-in-code-unseen | src/machine/own_queries.rs | if \Kdoubtful\.is_empty\(\)(?= \{\n\s+return false) | true
 TABLE
 }
