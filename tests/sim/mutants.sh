@@ -74,9 +74,7 @@ procedures-unseen | src/machine/session_sync.rs | SessionCommand::Call => \Kself
 characteristics-unfollowed | src/track/session_settings.rs | return \Ksets\.for_each\([^;]*(?=;) | drop(sets)
 roles-unseen | src/track/sql_effects/analysis.rs | SessionCommand::OtherSet if \Kstatement\.takes_role\(\) | false
 bound-names-unseen | src/track/sql_effects/analysis.rs | (?=let mut arguments = behind\.clone\(\)\.skip\(1\);) | if setting.is_none() { return; }
-reports-when-ready | src/track/server_state.rs | if \Kmajor\.is_some_and\(\|major\| major < 14\)(?= \{ Self::AtOnce) | false
 prepares-no-commit | src/track/session_settings.rs | return \Kself\.commit\(\) | if tag == b"COMMIT" { self.commit() } else { self.open.undo(); false }
-unexplained-unseen | src/machine/boundary.rs | let unexplained = \Kself\.unexplained\(\)(?=;) | Vec::new()
 resets-in-code-unseen | src/machine/own_queries.rs | if \Kdoubtful\.is_empty\(\)(?= \{\n\s+return false) | true
 TABLE
 }

@@ -327,7 +327,7 @@ impl Backend {
         Ok(true)
     }
 
-    /// `PrepareTransaction`: what the transaction has done is nobody's until it is finished.
+    /// `PrepareTransaction`: what the transaction has done has no session until it is finished.
     fn prepare_transaction(&mut self, shared: &mut Shared) -> Result<(), Stop> {
         let gid = self.transaction.gid.clone().unwrap_or_else(|| "".into());
         let cannot = |why: &str| fail("0A000", format!("cannot PREPARE a transaction that has {why}"));

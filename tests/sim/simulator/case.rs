@@ -226,7 +226,7 @@ impl Case {
             faults.push((random.below(400), Fault::Alter));
         }
         if setup.faults && random.chance(25) {
-            // One has its own statements end that take long, or itself: nobody else is to be told.
+            // One has its own statements end that take long, or itself: no other is to be told.
             let impatient = random.below(members.len());
             if members[impatient].units.is_none() && expected::may_time_out(&setup) {
                 expected::time_out(&mut members[impatient].script, &mut random);

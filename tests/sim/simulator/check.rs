@@ -232,15 +232,6 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         return Told::OfFaults;
     }
     let more = seen.is_some_and(|seen| seen.tag == b'S') && says(member, expected::resets_in_code);
-    let warns = expected.seen.get(at).is_some_and(|seen| seen.tag == b'N' && *seen.body == *b"WARNING 25P01");
-    if case.setup.mode == Mode::Transaction
-        && case.setup.version >= 18
-        && warns
-        && says(member, expected::changes_settings)
-    {
-        // The same, of a question behind which all that is left of a pipeline is a transaction block there.
-        return Told::OfFaults;
-    }
     let copies = || case.setup.version < 14 && says(member, |text| text.to_ascii_lowercase().contains("from stdin"));
     if told(&["FATAL 0A000", "ERROR 57014"]) && copies() {
         // Such a server goes on behind a copy that another message than its own has ended.

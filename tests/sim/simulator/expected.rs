@@ -240,6 +240,20 @@ fn sync_first(script: &mut Script) {
     }
 }
 
+/// Has no client end in a copy of an extended request: servers before 14 take the end of the session for a message of the copy, and wait.
+/// Found open.
+fn end_copies(script: &mut Script) {
+    let copies = |message: &Message| matches!(message, Message::Parse { text, .. } if text.contains("from stdin"));
+    if !script.writes.iter().flat_map(|write| &write.messages).any(copies) {
+        return;
+    }
+    if let Some(last) = script.writes.last_mut() {
+        last.cut = None;
+        last.messages.retain(|message| !matches!(message, Message::Raw(_) | Message::Terminate));
+    }
+    script.writes.push(Write { messages: vec![Message::CopyDone, Message::Sync], cut: None, wait: true });
+}
+
 /// Whether a text runs code that resets settings.
 pub fn resets_in_code(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
@@ -531,6 +545,9 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         // Behind a reset a list is spelt as `SET` spells it.
         *value = value.replace("two,public", "two");
     }
+    if setup.version < 14 {
+        end_copies(script);
+    }
     close_copies(script, transaction(setup));
     avoid_hidden_resets(script);
     // A setting with a dot in its name that somebody has set once is empty in the session ever after, and not unknown.
@@ -560,9 +577,12 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             Message::Parse { name, text: sql, .. } => {
                 own_name(name, setup, client);
                 *sql = text(sql, setup, client);
-                if setup.version >= 18 && transaction(setup) && sql.starts_with("call ") {
+                if setup.version >= 18
+                    && transaction(setup)
+                    && ["call ", "set local", "set transaction"].iter().any(|verb| sql.starts_with(verb))
+                {
                     // Behind a question about the settings in force what is left of a pipeline is a transaction block there.
-                    "select 'no call'".clone_into(sql);
+                    "select 'outside'".clone_into(sql);
                 }
                 let few = setup.statements < 4;
                 let names = sql.starts_with("execute ") || sql.starts_with("deallocate ");
