@@ -56,6 +56,7 @@ impl Machine<'_> {
         }
         if effects.defines_code {
             self.server.code.defines();
+            self.definitions_change();
         }
         if effects.plan_settings == PlanSettings::UnseenRules {
             self.server.sources = SourcesRead::Variously;
@@ -102,6 +103,13 @@ impl Machine<'_> {
             self.client.mark_unknown();
         }
         Ok(())
+    }
+
+    /// What is sent may change definitions, whatever its tag tells in the end: that of a `CREATE TABLE AS` is `SELECT`. The client's
+    /// texts behind it may mean something else at once, others' once it is committed.
+    fn definitions_change(&mut self) {
+        self.definitions = Definitions::Changed;
+        self.context.statements.definitions_changed();
     }
 
     /// Notes settings that the server is to be asked for between two pieces of work.
@@ -227,7 +235,7 @@ impl Machine<'_> {
             None => {}
         }
         match tag {
-            b"CALL" | b"DO" if self.carries() && self.client.settings.has_changes() => self.doubt_open_settings(),
+            b"CALL" | b"DO" if self.carries() => self.doubt_open_settings(),
             b"DISCARD ALL" => {
                 self.client.discard_all();
                 self.begin_with_own_settings();
@@ -281,9 +289,12 @@ impl Machine<'_> {
         }
     }
 
-    /// Code has run that may have committed what the client has set before it in the transaction, or undone it, as a procedure does in a
-    /// pipeline: the server is asked when the work is over.
-    fn doubt_open_settings(&mut self) {
+    /// Code is run that may commit what the client has set before it in the transaction, or undo it, as a procedure does in a pipeline, and
+    /// may fail then: the server is asked when the work is over.
+    pub(super) fn doubt_open_settings(&mut self) {
+        if !self.client.settings.has_changes() {
+            return;
+        }
         match self.client.take_doubtful_settings() {
             Some(names) if names.is_empty() => {}
             Some(names) => {
@@ -344,7 +355,7 @@ impl Machine<'_> {
         if self.definitions == Definitions::Changed {
             // Others see it when it is committed; this client at once.
             self.context.statements.definitions_changed();
-            if idle {
+            if idle && self.pipeline.answered() {
                 self.definitions = Definitions::Unchanged;
             }
         }

@@ -196,6 +196,10 @@ impl<'a> Analysis<'a> {
             _ => Pins::empty(),
         });
         self.effects.may_release |= RELEASING.contains(&word);
+        if matches!(word, b"call" | b"do") {
+            // Where it is no block.
+            self.text.transaction = TransactionFate::MayEndWithin;
+        }
     }
 
     /// Functions and schemas that mean session state by their name.
@@ -344,7 +348,7 @@ impl<'a> Analysis<'a> {
         let told_by_tag =
             |placed: &PositionedCommand| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
         if self.commands.iter().any(told_by_tag) {
-            self.text.transaction = TransactionFate::MayEnd;
+            self.text.transaction = self.text.transaction.max(TransactionFate::MayEnd);
         }
         if self.commands.iter().all(told_by_tag) {
             self.text.statements = 0;
