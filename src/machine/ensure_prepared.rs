@@ -23,6 +23,16 @@ const MAX_FORMER_NAMES: usize = 256;
 /// The rest of a `Parse` of an empty text without parameters.
 const EMPTY: &[u8] = b"\0\0\0";
 
+/// State of the name by which the client's first message refers to a statement on the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum FirstName {
+    /// It is chosen as that of any other.
+    #[default]
+    Open,
+    /// The server has it already, and it stays, though another client may have found the statement's plan out of date since.
+    Sent,
+}
+
 /// A statement that stands in for another one for the time being.
 #[derive(Debug)]
 struct Variant {
@@ -157,7 +167,8 @@ impl Machine<'_> {
         let told = name.and_then(|name| self.client.names.get(name)).and_then(|named| named.described.clone());
         let now = self.current_params();
         let context = self.client.parse_context(&now, self.pins);
-        let here = if fits(statement, context.as_ref(), &now) && self.server.prepared.has(statement) {
+        let is_sent = std::mem::take(&mut self.first_name) == FirstName::Sent;
+        let here = if (is_sent || fits(statement, context.as_ref(), &now)) && self.server.prepared.has(statement) {
             Arc::clone(statement)
         } else {
             self.variant(io, statement, text, name, action)

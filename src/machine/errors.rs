@@ -6,7 +6,6 @@ use super::session_sync::SEQUENCE_HINT;
 use super::{Buffers, End, Machine, Phase, buffer_for_client, flush_forwarded};
 use crate::error::{ClientError, sqlstate};
 use crate::track::pipeline::SentNames;
-use crate::track::session_command::SessionCommand;
 use crate::track::statements::PREFIX;
 use crate::track::text_edit::Positions;
 use crate::track::transaction_block::IDLE;
@@ -42,14 +41,8 @@ impl Machine<'_> {
             return self.own_request_failed(io, &body);
         }
         let discards_query = self.pipeline.discards_query();
-        let is_code = self.pipeline.front_note().and_then(|note| note.next_command()) == Some(&SessionCommand::Code);
         self.pipeline.response(backend::ERROR);
         self.undo();
-        if is_code {
-            // It may have committed before that.
-            self.work.completed(b"CALL");
-            self.doubt_open_settings();
-        }
         self.failed();
         if discards_query && !fatal {
             // In place of the query, which would have ended the transaction that no Sync has ended.

@@ -236,12 +236,18 @@ impl Machine<'_> {
             Gate::Open if about_statements && self.client.in_force.are_unknown() && !self.pipeline.knows_status() => {
                 true
             }
-            Gate::Open => about_statements && self.pipeline.at_stake(),
+            Gate::Open => about_statements && (self.pipeline.at_stake() || self.awaits_open_settings()),
         };
         if waits && !self.is_preparing() {
             self.prompt(io);
         }
         !waits
+    }
+
+    /// Returns whether the end of an implicit transaction, of which the answer is owed, tells what becomes of settings that texts behind it
+    /// are read under: it may have failed.
+    fn awaits_open_settings(&self) -> bool {
+        self.client.settings.has_changes() && self.pipeline.status() == IDLE && !self.pipeline.knows_status()
     }
 
     /// Has the server send the answers that it keeps back, of which one is waited for.

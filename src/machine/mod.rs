@@ -136,6 +136,7 @@ pub struct Machine<'a> {
     resetting: resetting::Resetting,
     /// Statements of the client that stand under other names for the time being, or did lately.
     aliases: ensure_prepared::Aliases,
+    first_name: ensure_prepared::FirstName,
     replay: Replay,
     counts: Counts,
     administration: administration::Administration,
@@ -177,6 +178,7 @@ impl<'a> Machine<'a> {
             portals: Vec::new(),
             resetting: resetting::Resetting::default(),
             aliases: ensure_prepared::Aliases::default(),
+            first_name: ensure_prepared::FirstName::default(),
             replay: Replay::default(),
             counts: Counts::default(),
             administration: administration::Administration::default(),

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::ensure_prepared::fits;
+use super::ensure_prepared::{FirstName, fits};
 use super::preparation::Preparation;
 use super::{Buffers, Context, Counts, End, Machine, MachineResult, join};
 use crate::buffer::Buffer;
@@ -66,6 +66,9 @@ impl PlainProgress {
     /// # Errors
     /// How the machine has ended at once.
     pub fn catch_up(self, machine: &mut Machine<'_>, io: &mut Buffers<'_>) -> Result<(), End> {
+        if self != Self::Sent(0) && io.from_client.unparsed().first() == Some(&frontend::BIND) {
+            machine.first_name = FirstName::Sent;
+        }
         machine.open(io)?;
         match self {
             Self::Sent(0) => {}

@@ -56,6 +56,7 @@ impl Machine<'_> {
         }
         if effects.defines_code {
             self.server.code.defines();
+            self.definitions_change();
         }
         if effects.plan_settings == PlanSettings::UnseenRules {
             self.server.sources = SourcesRead::Variously;
@@ -102,6 +103,13 @@ impl Machine<'_> {
             self.client.mark_unknown();
         }
         Ok(())
+    }
+
+    /// What is sent may change definitions, whatever its tag tells in the end: that of a `CREATE TABLE AS` is `SELECT`. The client's
+    /// texts behind it may mean something else at once, others' once it is committed.
+    fn definitions_change(&mut self) {
+        self.definitions = Definitions::Changed;
+        self.context.statements.definitions_changed();
     }
 
     /// Notes settings that the server is to be asked for between two pieces of work.
@@ -179,10 +187,9 @@ impl Machine<'_> {
             SessionCommand::Commit | SessionCommand::Rollback | SessionCommand::OtherSet | SessionCommand::Inserted => {
                 false
             }
-            SessionCommand::Savepoint { .. }
-            | SessionCommand::RollbackTo { .. }
-            | SessionCommand::Release { .. }
-            | SessionCommand::Code => self.client.settings.has_changes(),
+            SessionCommand::Savepoint { .. } | SessionCommand::RollbackTo { .. } | SessionCommand::Release { .. } => {
+                self.client.settings.has_changes()
+            }
             SessionCommand::SetLocal { name, .. } => !self.client.names.is_empty() || params::following(name).is_some(),
             _ => true,
         }
@@ -221,16 +228,14 @@ impl Machine<'_> {
             Some(SessionCommand::Inserted) => return true,
             Some(command) => self.succeeded(command, tag),
             None if matches!(tag, b"COMMIT" | b"ROLLBACK" | b"PREPARE TRANSACTION") => self.transaction_ended(tag),
-            None if SessionCommand::is_tag(tag)
-                && !matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"SET CONSTRAINTS" | b"CALL" | b"DO") =>
-            {
+            None if SessionCommand::is_tag(tag) && !matches!(tag, b"SAVEPOINT" | b"RELEASE" | b"SET CONSTRAINTS") => {
                 // Something has run that no text has shown.
                 self.pins.insert(Pins::SETTING);
             }
             None => {}
         }
         match tag {
-            b"CALL" | b"DO" => self.doubt_open_settings(),
+            b"CALL" | b"DO" if self.carries() => self.doubt_open_settings(),
             b"DISCARD ALL" => {
                 self.client.discard_all();
                 self.begin_with_own_settings();
@@ -263,8 +268,6 @@ impl Machine<'_> {
         match command {
             SessionCommand::Deallocate { name } => self.deallocated(name),
             SessionCommand::Commit | SessionCommand::Rollback => self.transaction_ended(tag),
-            // Its tag tells of it as well where no text has shown it.
-            SessionCommand::Code => {}
             _ if self.carries() => {
                 self.client.succeeded(command);
                 if self.client.settings.bytes() > MAX_CARRIED_BYTES {
@@ -286,10 +289,10 @@ impl Machine<'_> {
         }
     }
 
-    /// Code has run that may have committed what the client has set before it in the transaction, or undone it, as a procedure does in a
-    /// pipeline: the server is asked when the work is over.
+    /// Code is run that may commit what the client has set before it in the transaction, or undo it, as a procedure does in a pipeline, and
+    /// may fail then: the server is asked when the work is over.
     pub(super) fn doubt_open_settings(&mut self) {
-        if !self.carries() || !self.client.settings.has_changes() {
+        if !self.client.settings.has_changes() {
             return;
         }
         match self.client.take_doubtful_settings() {
@@ -352,7 +355,7 @@ impl Machine<'_> {
         if self.definitions == Definitions::Changed {
             // Others see it when it is committed; this client at once.
             self.context.statements.definitions_changed();
-            if idle {
+            if idle && self.pipeline.answered() {
                 self.definitions = Definitions::Unchanged;
             }
         }

@@ -466,10 +466,21 @@ impl Machine<'_> {
         note.commands = commands.map(|commands| (commands, 0));
     }
 
-    /// Notes what becomes of the transaction by what is run now: the server tells of settings that go back when it is ready.
+    /// Notes what becomes of the transaction by what is run now: the server tells of settings that go back when it is ready. Of others
+    /// its answer tells under which the client's next text is read, which therefore waits.
     fn note_fate(&mut self, transaction: TransactionFate) {
-        if self.carries() && transaction == TransactionFate::MayEnd && self.client.view != self.start {
+        if !self.carries() || transaction == TransactionFate::GoesOn {
+            return;
+        }
+        if self.client.view != self.start {
             self.client.in_force.may_go_back();
+        }
+        if transaction == TransactionFate::MayEndWithin {
+            self.work.may_be_committed();
+            self.doubt_open_settings();
+        }
+        if self.client.settings.has_changes() {
+            self.gate = Gate::Answers;
         }
     }
 

@@ -39,6 +39,11 @@ impl WorkOutcome {
         self.open = TransactionOutcome::Lasts;
     }
 
+    /// Code is run that may commit, and fail then.
+    pub(super) fn may_be_committed(&mut self) {
+        self.over = Some(TransactionOutcome::Lasts);
+    }
+
     /// Something has failed.
     pub(super) fn failed(&mut self) {
         self.open = TransactionOutcome::Undone;

@@ -44,6 +44,7 @@ pub(crate) mod characteristics;
 pub(crate) mod client_state;
 pub(crate) mod client_statements;
 pub(crate) mod constants;
+mod field_notation;
 pub(crate) mod following_settings;
 pub(crate) mod function_plans;
 pub(crate) mod function_sources;

@@ -100,7 +100,7 @@ impl Note {
     }
 
     /// The next of its commands.
-    pub(crate) fn next_command(&self) -> Option<&SessionCommand> {
+    pub(super) fn next_command(&self) -> Option<&SessionCommand> {
         let (commands, done) = self.commands.as_ref()?;
         commands.get(*done).map(|placed| &placed.command)
     }

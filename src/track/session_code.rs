@@ -253,6 +253,8 @@ impl Drop for CodeChange {
         let mut state = lock(&self.0.state);
         state.changing -= 1;
         state.outdate();
+        // The client of the statement may be gone, and nothing else has told.
+        self.0.statements.definitions_changed();
     }
 }
 

@@ -86,8 +86,6 @@ pub enum SessionCommand {
         /// The setting that it changes, in lower case, where that is known and the server can be asked for what it is then.
         name: Option<Box<[u8]>>,
     },
-    /// `CALL` or `DO`: code, which may end the transaction that it runs in, and begin others.
-    Code,
     /// A `SET` that pgferry has put into the client's text: the client does not see its `CommandComplete`.
     Inserted,
 }
@@ -114,14 +112,13 @@ impl SessionCommand {
             Self::Deallocate { .. } => tag == b"DEALLOCATE",
             Self::DeallocateAll => tag == b"DEALLOCATE ALL",
             Self::DiscardAll => tag == b"DISCARD ALL",
-            Self::Code => matches!(tag, b"CALL" | b"DO"),
         }
     }
 
     /// Returns whether `tag` is that of some command here: then one of them is expected.
     #[must_use]
     pub fn is_tag(tag: &[u8]) -> bool {
-        const TAGS: [&[u8]; 13] = [
+        const TAGS: [&[u8]; 11] = [
             b"SET",
             b"RESET",
             b"SET CONSTRAINTS",
@@ -133,8 +130,6 @@ impl SessionCommand {
             b"DEALLOCATE",
             b"DEALLOCATE ALL",
             b"DISCARD ALL",
-            b"CALL",
-            b"DO",
         ];
         TAGS.contains(&tag)
     }
@@ -211,7 +206,6 @@ pub fn of_statement(sql: &[u8], lexis: Lexis) -> Option<SessionCommand> {
         b"commit" | b"end" => Some(Commit),
         b"prepare" => words.word().filter(|word| is(word, b"transaction")).map(|_| Commit),
         b"deallocate" | b"discard" => words.sweep(first),
-        b"call" | b"do" => Some(SessionCommand::Code),
         _ => None,
     }
 }

@@ -16,7 +16,7 @@ pub(crate) enum Token<'a> {
     Text(&'a [u8]),
     /// `;`.
     Semicolon,
-    /// Any other character, or the first of the digits of a number.
+    /// Any other character, the first of the digits of a number, or the `$` of a parameter.
     Other(u8),
     /// Identifier with escapes by number, `U&"…"`.
     UnicodeName {
@@ -169,7 +169,13 @@ impl<'a> Tokens<'a> {
         token
     }
 
+    /// Reads a parameter, or a constant between dollar quotes.
     fn dollar(&mut self) -> Token<'a> {
+        if self.rest.get(1).is_some_and(u8::is_ascii_digit) {
+            self.take(1);
+            self.skip_digits();
+            return Token::Other(b'$');
+        }
         let tag_end = self.rest[1..].iter().position(|&b| b == b'$').map(|at| at + 2);
         let tag = tag_end.map(|end| &self.rest[..end]);
         let is_tag = |tag: &&[u8]| {

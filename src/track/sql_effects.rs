@@ -47,13 +47,15 @@ pub struct SqlEffects {
 }
 
 /// Fates of the transaction that a text is run in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TransactionFate {
     /// It goes on, unless the text fails.
     #[default]
     GoesOn,
     /// It may end, and with it what was set for it.
     MayEnd,
+    /// The same by code that is run, which may commit it before it fails itself.
+    MayEndWithin,
 }
 
 impl SqlEffects {
@@ -63,7 +65,7 @@ impl SqlEffects {
         Self {
             pins: Pins::UNANALYZED,
             plan_settings: PlanSettings::Unseen,
-            transaction: TransactionFate::MayEnd,
+            transaction: TransactionFate::MayEndWithin,
             ..Self::default()
         }
     }

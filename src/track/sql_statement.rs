@@ -217,7 +217,7 @@ impl<'a> Statement<'a> {
 
     /// Returns whether its first word is that of a command which [`super::session_command`] knows.
     pub(super) fn may_be_command(&self) -> bool {
-        const FIRST: [&[u8]; 13] = [
+        const FIRST: [&[u8]; 11] = [
             b"set",
             b"reset",
             b"savepoint",
@@ -229,8 +229,6 @@ impl<'a> Statement<'a> {
             b"prepare",
             b"deallocate",
             b"discard",
-            b"call",
-            b"do",
         ];
         FIRST.iter().any(|word| self.begins(word))
     }

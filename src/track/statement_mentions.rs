@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::client_statements::ClientStatements;
 use super::lexis::Lexis;
 use super::sql::{Token, Tokens};
-use super::sql_effects::{SqlEffects, TransactionFate};
+use super::sql_effects::SqlEffects;
 use super::sql_statement::is;
 use super::statements::{PREFIX, Statement};
 use super::unknown_settings::UnknownSettings;
@@ -62,8 +62,8 @@ pub(crate) fn joined<'e>(effects: &'e SqlEffects, mentioned: &[Mention]) -> Cow<
         if text.effects.sets() || text.effects.names_statements {
             joined.to_mut().unknown_settings = UnknownSettings::ForSession;
         }
-        if text.effects.transaction == TransactionFate::MayEnd {
-            joined.to_mut().transaction = TransactionFate::MayEnd;
+        if text.effects.transaction > joined.transaction {
+            joined.to_mut().transaction = text.effects.transaction;
         }
     }
     joined

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::field_notation::FieldNotation;
 use super::lexis::{Backslashes, Lexis};
 use super::session_code::Reach;
 use super::sql::{Token, Tokens};
@@ -67,19 +68,24 @@ struct Statement<'t> {
     updates: bool,
     /// The word before.
     last: Option<&'t [u8]>,
+    /// Place of the token that is walked.
+    notation: FieldNotation,
 }
 
 fn of_tokens(mut tokens: Tokens<'_>, language: Language, leaving: &Leaving) -> Option<(Reach, Vec<u8>)> {
     let mut statement = Statement::default();
     let mut found: Option<(Reach, Vec<u8>)> = None;
     while let Some(token) = tokens.next() {
+        statement.notation = place(statement.notation, token, language);
+        let is_field = statement.notation == FieldNotation::Name;
         let one = match token {
             Token::Semicolon => {
                 statement = Statement::default();
                 None
             }
             Token::Word(word) => {
-                let one = of_word(word, statement, &tokens, language).or_else(|| of_name(word, &tokens, leaving));
+                let one =
+                    of_word(word, statement, &tokens, language).or_else(|| of_name(word, is_field, &tokens, leaving));
                 if BEFORE_STATEMENT.iter().any(|before| is(word, before)) {
                     statement.updates = false;
                 }
@@ -89,12 +95,12 @@ fn of_tokens(mut tokens: Tokens<'_>, language: Language, leaving: &Leaving) -> O
             }
             Token::Quoted(name) => {
                 statement.last = None;
-                of_name(name, &tokens, leaving).map(|reach| (reach, name.to_vec()))
+                of_name(name, is_field, &tokens, leaving).map(|reach| (reach, name.to_vec()))
             }
             Token::Unclear | Token::UnicodeName { .. } => Some((Reach::Anything, b"U&".to_vec())),
             Token::Text(_) | Token::Continued(_) | Token::Other(_) => {
                 statement.last = None;
-                let digits = matches!(token, Token::Other(b'0'..=b'9'));
+                let digits = matches!(token, Token::Other(b'0'..=b'9' | b'$'));
                 if digits && tokens.rest().first().is_some_and(u8::is_ascii_alphabetic) {
                     // Where a word begins behind a number depends on the version.
                     statement.updates = false;
@@ -138,14 +144,24 @@ fn of_word(word: &[u8], statement: Statement<'_>, behind: &Tokens<'_>, language:
     (is_one_of(&SEQUENCES) || (is(word, b"default") && statement.updates)).then_some(Reach::Sequences)
 }
 
-/// Returns the meaning of a name, in quotes or not.
-fn of_name(name: &[u8], behind: &Tokens<'_>, leaving: &Leaving) -> Option<Reach> {
+/// Returns the place of `token` behind one that is `before`. In SQL a name may be that of an argument.
+fn place(before: FieldNotation, token: Token<'_>, language: Language) -> FieldNotation {
+    match (before.then(token), token) {
+        (FieldNotation::Elsewhere, Token::Word(_) | Token::Quoted(_)) if language == Language::Sql => {
+            FieldNotation::Argument
+        }
+        (place, _) => place,
+    }
+}
+
+/// Returns the meaning of a name, in quotes or not, which is that of a field or is not.
+fn of_name(name: &[u8], is_field: bool, behind: &Tokens<'_>, leaving: &Leaving) -> Option<Reach> {
     let name = name.to_ascii_lowercase();
     if name.starts_with(b"pg_temp") || name == b"pg_settings" {
         return Some(Reach::Anything);
     }
     let mut arguments = behind.clone();
-    if arguments.next() != Some(Token::Other(b'(')) {
+    if !is_field && arguments.next() != Some(Token::Other(b'(')) {
         return None;
     }
     if name == b"set_config" {
@@ -189,6 +205,7 @@ mod tests {
         ] {
             assert_eq!(of(source, Language::PlPgSql), Reach::Nothing, "{source}");
         }
+        assert_eq!(of("begin return new.nextval; end", Language::PlPgSql), Reach::Nothing);
         assert_eq!(of("select a from t where b = $1", Language::Sql), Reach::Nothing);
     }
 
@@ -198,11 +215,14 @@ mod tests {
             "begin insert into log values (1) on conflict do nothing; return new; end",
             "begin insert into log values (1) on conflict (a) do update set b = 1; return new; end",
             "begin return nextval('s'); end",
+            "begin return ('s'::regclass).nextval; end",
+            "begin return $1.nextval; end",
             "begin update t set id = default; end",
         ] {
             assert_eq!(of(source, Language::PlPgSql), Reach::Sequences, "{source}");
         }
         assert_eq!(of("insert into t values ($1)", Language::Sql), Reach::Sequences);
+        assert_eq!(of("select argument.nextval", Language::Sql), Reach::Sequences);
     }
 
     #[test]

@@ -70,7 +70,7 @@ rows-not-noted | src/machine/from_client.rs | self\.pipeline\.request\(Request::
 proceeds-as-if-over | src/machine/mod.rs | if \K!self\.preparation\.goes_together\(\)(?= \{\n\s+// Nothing of) | false
 former-time-is-own | src/machine/preparation.rs | let out_of_time = \K[^;]*(?=;) | false
 left-open-is-over | src/track/pipeline.rs | let leaves_open = \K[^;]*(?=;) | false
-procedures-unseen | src/machine/session_sync.rs | SessionCommand::Call => \Kself\.procedure_ended\(\)(?=,) | {}
+procedures-unseen | src/machine/session_sync.rs | fn doubt_open_settings\(&mut self\) \{\n\s+if \K!self\.client\.settings\.has_changes\(\) | true
 characteristics-unfollowed | src/track/session_settings.rs | return \Ksets\.for_each\([^;]*(?=;) | drop(sets)
 roles-unseen | src/track/sql_effects/analysis.rs | SessionCommand::OtherSet if \Kstatement\.takes_role\(\) | false
 bound-names-unseen | src/track/sql_effects/analysis.rs | (?=let mut arguments = behind\.clone\(\)\.skip\(1\);) | if setting.is_none() { return; }

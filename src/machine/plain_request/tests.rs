@@ -437,3 +437,19 @@ fn a_session_that_the_server_has_ended_is_not_given_back() {
         assert_eq!(lab.server.close_method == CloseMethod::Silent, is_over);
     }
 }
+
+#[test]
+fn what_was_sent_is_not_sent_otherwise_once_another_client_has_retired_its_statement() {
+    for sent in [1, 7] {
+        let mut lab = Lab::new().with_statement().with(&Kind::Named.messages());
+        let request = lab.read(Mode::Transaction).expect("a plain request");
+        let all = request.messages(&lab.from_client, &lab.preparation(Liveness::Known)).into_owned();
+        let retired = Arc::clone(&lab.client.names.get(b"s").expect("a statement").statement);
+        lab.statements.retire(&retired);
+        let up = lab.with_machine(Liveness::Known, |machine, io| {
+            PlainProgress::Sent(sent).catch_up(machine, io).expect("nothing has ended");
+            [std::mem::take(io.to_server), io.from_client.unsent().to_vec()].concat()
+        });
+        assert_eq!(up, &all[sent..]);
+    }
+}

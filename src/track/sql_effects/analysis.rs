@@ -2,6 +2,7 @@
 
 use super::{SqlEffects, TransactionFate};
 use crate::track::constants::Constants;
+use crate::track::field_notation::FieldNotation;
 use crate::track::lexis::Lexis;
 use crate::track::params;
 use crate::track::pins::Pins;
@@ -22,7 +23,8 @@ use crate::track::unknown_settings::UnknownSettings;
 /// Possible effects of a text of one or more statements on its session, without a quick pass before.
 pub(crate) fn analyze_tokens(sql: &[u8], lexis: Lexis) -> SqlEffects {
     let (text, effects) = (SqlEffects::default(), SqlEffects::default());
-    let mut analysis = Analysis { sql, lexis, text, effects, commands: Vec::new() };
+    let notation = FieldNotation::default();
+    let mut analysis = Analysis { sql, lexis, text, effects, notation, commands: Vec::new() };
     let mut statement = Statement::default();
     let mut tokens = Tokens::new(sql, lexis);
     // Behind the last token: what is put behind a statement must not be in a comment that follows it.
@@ -51,11 +53,14 @@ struct Analysis<'a> {
     text: SqlEffects,
     /// Effects of the one that is walked.
     effects: SqlEffects,
+    /// Place of the token that is walked.
+    notation: FieldNotation,
     commands: Vec<PositionedCommand>,
 }
 
 impl<'a> Analysis<'a> {
     fn token(&mut self, token: Token<'a>, statement: &mut Statement<'a>, behind: &Tokens<'a>) {
+        self.notation = self.notation.then(token);
         match token {
             Token::Word(word) => {
                 let first = statement.first.is_none();
@@ -136,6 +141,7 @@ impl<'a> Analysis<'a> {
         let mut does_anything = code.language == Language::Other || text.contains(&b'\\');
         let mut begins = true;
         while let Some(token) = tokens.next() {
+            self.notation = self.notation.then(token);
             let word = if let Token::Word(word) = token { word } else { b"" };
             let is_unclear = matches!(token, Token::UnicodeName { .. } | Token::Unclear);
             does_anything |= is_unclear || is(word, b"execute") || (begins && begins_effect(word));
@@ -196,6 +202,10 @@ impl<'a> Analysis<'a> {
             _ => Pins::empty(),
         });
         self.effects.may_release |= RELEASING.contains(&word);
+        if matches!(word, b"call" | b"do") {
+            // Where it is no block.
+            self.text.transaction = TransactionFate::MayEndWithin;
+        }
     }
 
     /// Functions and schemas that mean session state by their name.
@@ -204,6 +214,7 @@ impl<'a> Analysis<'a> {
             return;
         }
         let name = name.to_ascii_lowercase();
+        let is_field = self.notation == FieldNotation::Name;
         let effects = &mut self.effects;
         effects.defines_code |= statement.writes() && session_code::holds_code(&name);
         match name.as_slice() {
@@ -212,7 +223,7 @@ impl<'a> Analysis<'a> {
                 return effects.add_unknown_settings(UnknownSettings::ForSession);
             }
             _ if name.starts_with(b"pg_temp") => return effects.pins.insert(Pins::TEMP),
-            _ if !matches!(behind.clone().next(), Some(Token::Other(b'('))) => return,
+            _ if !is_field && !matches!(behind.clone().next(), Some(Token::Other(b'('))) => return,
             _ => {}
         }
         effects.pins.insert(match name.as_slice() {
@@ -231,7 +242,7 @@ impl<'a> Analysis<'a> {
             _ if is_advisory(&name) && !contains(&name, b"_xact_") => Pins::LOCK,
             _ if survives_discard(&name) => Pins::UNRESETTABLE,
             _ if RUNS_TEXTS.iter().any(|runs| name.starts_with(runs)) => {
-                let unseen = Some(Pins::UNRESETTABLE).filter(|_| !are_plain_constants(behind.clone()));
+                let unseen = Some(Pins::UNRESETTABLE).filter(|_| is_field || !are_plain_constants(behind.clone()));
                 Pins::SERVER_CODE.union(unseen.unwrap_or_default())
             }
             b"set_limit" => return effects.add_unknown_settings(UnknownSettings::ForSession),
@@ -343,9 +354,8 @@ impl<'a> Analysis<'a> {
         }
         let told_by_tag =
             |placed: &PositionedCommand| matches!(placed.command, SessionCommand::Commit | SessionCommand::Rollback);
-        let may_end = |placed: &PositionedCommand| told_by_tag(placed) || placed.command == SessionCommand::Code;
-        if self.commands.iter().any(may_end) {
-            self.text.transaction = TransactionFate::MayEnd;
+        if self.commands.iter().any(told_by_tag) {
+            self.text.transaction = self.text.transaction.max(TransactionFate::MayEnd);
         }
         if self.commands.iter().all(told_by_tag) {
             self.text.statements = 0;

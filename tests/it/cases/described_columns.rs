@@ -1,8 +1,8 @@
 //! Columns that a client was told of: it never gets rows of other ones.
 
 use super::script::{A, B, Script, TRANSACTION, TRANSACTION_TWO, compare, compare_with, run};
-use crate::harness::Postgres;
-use crate::harness::protocol_client::{describe, execute, message, parse, query, sync};
+use crate::harness::protocol_client::{bind, describe, execute, message, parse, query, sync, tags};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 /// Binds no parameters, with all results in binary.
 fn bind_binary(portal: &str, name: &str) -> Vec<u8> {
@@ -210,4 +210,42 @@ fn a_statement_that_was_closed_to_make_room_is_prepared_once_more() {
         .sql(A, "rollback")];
     let env = [("PGFERRY_MAX_PREPARED_STATEMENTS", "1")];
     compare_with(&Postgres::start_with(&[]), &TRANSACTION, &env, &scripts);
+}
+
+/// What was sent is not sent once more in part because another client has found out meanwhile that its plan is out of date.
+#[test]
+fn columns_that_change_while_several_clients_wait_for_a_lock() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "3"]);
+    let mut clients = [ferry.session(), ferry.session(), ferry.session()];
+    let mut alters = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
+    for round in 0..3 {
+        let (table, name) = (format!("t{round}"), format!("s{round}"));
+        alters.query(&format!("create table {table} (a int); insert into {table} values (1)"));
+        // Each prepares it on a connection of its own.
+        for client in &mut clients {
+            client.query("begin; select 1");
+        }
+        for client in &mut clients {
+            let prepares =
+                [parse(&name, &format!("select * from {table}")), bind("", &name, &[]), execute("", 0), sync()];
+            client.send(&prepares.concat());
+            assert_eq!(tags(&client.until_ready()), "12DCZ");
+        }
+        for client in &mut clients {
+            client.query("commit");
+        }
+        alters.query(&format!("begin; alter table {table} add b int"));
+        for client in &mut clients {
+            client.send(&run(&name, &[]));
+        }
+        let waiting = "select count(*) from pg_locks where not granted";
+        eventually("all wait", || alters.value(waiting) == "3");
+        alters.query("commit");
+        for client in &mut clients {
+            let answer = client.until_ready();
+            assert_eq!(tags(&answer), "2DCZ", "{answer:?}");
+        }
+    }
+    assert_eq!(ferry.report().get("upstream_opened"), 3, "no connection has ended");
 }

@@ -21,6 +21,7 @@ mod kill_and_cancel;
 mod long_names;
 mod lost_paths;
 mod malformed_messages;
+mod meanings;
 mod moments;
 mod network;
 mod notifications;

@@ -115,3 +115,22 @@ fn numbers_that_were_given_in_advance_are_not_used_behind_work_elsewhere() {
         ferry.give_up();
     }
 }
+
+/// A function with one argument can be called as if it were a field of that.
+#[test]
+fn functions_that_are_called_as_fields_leave_nothing_to_others() {
+    let postgres = Postgres::start_with(&[]);
+    postgres.sql("create sequence drawn");
+    for reset in ["auto", "on_change", "always"] {
+        let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
+        let (mut one, mut other) = (ferry.session(), ferry.session());
+        one.value("select ('drawn'::regclass).nextval");
+        for asks in ["select lastval()", "select ('drawn'::regclass).currval"] {
+            assert!(is_refused(&mut other, asks), "{reset}: {asks}");
+        }
+        one.query("select (7::bigint).pg_advisory_lock");
+        drop(one);
+        let locks = "select count(*) from pg_locks where locktype = 'advisory'";
+        assert_eq!(other.value(locks), "0", "{reset}: a client's lock is gone with it");
+    }
+}
