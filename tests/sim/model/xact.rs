@@ -304,9 +304,12 @@ impl Backend {
 
     /// `SPI_commit` and `SPI_rollback`: the next transaction begins at once.
     pub fn end_in_procedure(&mut self, shared: &mut Shared, commit: bool) -> Result<(), Stop> {
-        let is_active = |(_, portal): &(&Box<str>, &Portal)| portal.state == State::Active;
-        let active: Vec<_> =
-            self.portals.iter().filter(is_active).map(|(name, portal)| (name.clone(), portal.clone())).collect();
+        let active: Vec<(Box<str>, Portal)> = self
+            .portals
+            .iter()
+            .filter(|(_, portal)| portal.state == State::Active)
+            .map(|(name, portal)| (name.clone(), portal.clone()))
+            .collect();
         if commit {
             self.commit(shared)?;
         } else {
