@@ -506,6 +506,15 @@ impl Backend {
             "lower" => Value::text(&text(0).to_lowercase()),
             "repeat" => Value::text(&text(0).repeat(usize::try_from(int(1)).unwrap_or(0))),
             "pg_notify" => {
+                let refused = match (text(0).len(), text(1).len()) {
+                    (0, _) => Some("channel name cannot be empty"),
+                    (64.., _) => Some("channel name too long"),
+                    (_, 8000..) => Some("payload string too long"),
+                    _ => None,
+                };
+                if let Some(message) = refused {
+                    return Err(Report::error("22023", message).into());
+                }
                 self.transaction.notifies.push((text(0).into(), text(1).into()));
                 Value::text("")
             }
