@@ -120,7 +120,9 @@ impl OpenChanges {
         let (taken, kept): (Vec<_>, Vec<_>) = all.changes.into_iter().partition(is);
         if !kept.is_empty() {
             let noted = self.noted.insert(Box::new(Noted { detail: all.detail, ..Noted::default() }));
-            kept.into_iter().for_each(|change| noted.push(change));
+            for change in kept {
+                noted.push(change);
+            }
         }
         taken
     }
