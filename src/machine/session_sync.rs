@@ -105,7 +105,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// What is sent may change definitions, whatever its tag tells in the end: that of a `CREATE TABLE AS` is `SELECT`. The client's
+    /// Notes that definitions may change by what is sent, whatever its tag tells: that of a `CREATE TABLE AS` is `SELECT`. The client's
     /// texts behind it may mean something else at once, others' once it is committed.
     fn definitions_change(&mut self) {
         self.definitions = Definitions::Changed;
