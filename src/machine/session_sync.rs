@@ -56,7 +56,6 @@ impl Machine<'_> {
         }
         if effects.defines_code {
             self.server.code.defines();
-            self.definitions_change();
         }
         if effects.plan_settings == PlanSettings::UnseenRules {
             self.server.sources = SourcesRead::Variously;
@@ -105,11 +104,14 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Notes that definitions may change by what is sent, whatever its tag tells: that of a `CREATE TABLE AS` is `SELECT`. The client's
-    /// texts behind it may mean something else at once, others' once it is committed.
-    fn definitions_change(&mut self) {
-        self.definitions = Definitions::Changed;
-        self.context.statements.definitions_changed();
+    /// Notes that a text with `effects` is sent to be run, which may change definitions, whatever its tag tells: that of a
+    /// `CREATE TABLE AS` is `SELECT`. The client's texts behind it may mean something else at once, others' once it is committed. What it
+    /// needs has been prepared by then: that would be out of date at once, too.
+    pub(super) fn note_definitions(&mut self, effects: &SqlEffects) {
+        if effects.defines_code {
+            self.definitions = Definitions::Changed;
+            self.context.statements.definitions_changed();
+        }
     }
 
     /// Notes settings that the server is to be asked for between two pieces of work.

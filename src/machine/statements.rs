@@ -69,9 +69,10 @@ impl Machine<'_> {
         self.note_commands(&mut note, commands, &effects);
         if mentioned.is_empty() && edits.is_empty() {
             self.pass(io, incoming, Some(note));
-            return Sent::Done;
+        } else {
+            self.send_edited(io, incoming, &mentioned, edits, note);
         }
-        self.send_edited(io, incoming, &mentioned, edits, note);
+        self.note_definitions(&effects);
         Sent::Done
     }
 
@@ -401,6 +402,7 @@ impl Machine<'_> {
                 self.uses_in_replay(&ready);
                 if let Some(effects) = effects.filter(|_| incoming.request == Request::Bind) {
                     self.client.in_force.bound(&effects);
+                    self.note_definitions(&effects);
                 }
                 Ok(ready)
             }

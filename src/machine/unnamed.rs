@@ -70,18 +70,24 @@ impl Machine<'_> {
             self.pass(io, incoming, Some(note));
             return Sent::Done;
         }
-        if let Some(text) = self.client.unnamed.as_ref().and_then(|unnamed| unnamed.text.clone()) {
-            let mentioned = self.mentioned_in(frontend::query(&text.body), &text.effects);
+        let text = self.client.unnamed.as_ref().and_then(|unnamed| unnamed.text.clone());
+        let mentioned = text.as_ref().map_or_else(Vec::new, |text| {
+            let sql = frontend::query(&text.body);
+            self.mentioned_in(sql, &text.effects)
+        });
+        let effects = text.as_ref().map(|text| joined(&text.effects, &mentioned));
+        let bound = effects.as_deref().filter(|_| incoming.request == Request::Bind);
+        if let Some(text) = &text {
             let sql = frontend::query(&text.body);
             let considered = self.consider_text(sql, &text.effects, &mentioned, TextUse::Run);
             if let Err(refusal) = considered {
                 self.refuse(io, &refusal, incoming);
                 return Sent::Done;
             }
-            self.translate_unnamed(io, &text, &mentioned);
-            if incoming.request == Request::Bind {
-                self.client.in_force.bound(&joined(&text.effects, &mentioned));
-            }
+            self.translate_unnamed(io, text, &mentioned);
+        }
+        if let Some(effects) = bound {
+            self.client.in_force.bound(effects);
         }
         match self.ensure_unnamed(io) {
             Prepare::Ready(()) => {}
@@ -90,6 +96,9 @@ impl Machine<'_> {
                 self.refuse(io, &client_error, incoming);
                 return Sent::Done;
             }
+        }
+        if let Some(effects) = bound {
+            self.note_definitions(effects);
         }
         let unnamed = self.client.unnamed.clone();
         let mut note = None;

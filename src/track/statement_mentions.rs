@@ -62,6 +62,9 @@ pub(crate) fn joined<'e>(effects: &'e SqlEffects, mentioned: &[Mention]) -> Cow<
         if text.effects.sets() || text.effects.names_statements {
             joined.to_mut().unknown_settings = UnknownSettings::ForSession;
         }
+        if text.effects.defines_code && !joined.defines_code {
+            joined.to_mut().defines_code = true;
+        }
         if text.effects.transaction > joined.transaction {
             joined.to_mut().transaction = text.effects.transaction;
         }

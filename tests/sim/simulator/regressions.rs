@@ -704,6 +704,12 @@ const FOUND: &[(&str, &str)] = &[
      [P('','show work_mem;')]
      [F]/14",
     ),
+    (
+        "a statement that defines something is prepared anew once, not for ever",
+        "setup mode=transaction reset=auto code=anything connections=2 dialling=2 buffer=512 step=0
+     client half_close
+     [Q('select code.set(''timezone'', ''Asia/Tokyo'') as z') P(c,'commit prepared ''two0_1''') D(S,c) S B('',c)]",
+    ),
 ];
 
 #[test]
