@@ -138,7 +138,9 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // It was owed nothing, and has left nothing on the connection.
         return Told::Wrong(shown(), "dying word".to_owned());
     }
+    let allows = |name: &str| says(member, |text| text.contains(&format!("{name}{}", expected::SHORT)));
     if at >= expected.seen.len() {
+        let is_cancelled = || client.cancelled || allows(" statement");
         // PostgreSQL loses with a session what it has not sent, which pgferry may have had it send; and it says nothing of a
         // length that can't be right.
         let flushed = greeted(&alone.flushed).seen;
@@ -147,7 +149,7 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         let told = told.or_else(|| match own.seen.split_last() {
             Some((last, told)) if !case.setup.is_calm() && is_one_of(last, &TOLD) => Some(told),
             // An error has what is in front of it sent.
-            Some((last, told)) if client.cancelled && is_one_of(last, &["ERROR 57014"]) => Some(told),
+            Some((last, told)) if is_one_of(last, &["ERROR 57014"]) && is_cancelled() => Some(told),
             Some((last, told)) if case.setup.refusals && is_one_of(last, &REFUSALS) => Some(told),
             _ => None,
         });
@@ -247,7 +249,6 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // What the client has set to what the connection was opened with does not change when code resets it: nothing says so.
         return Told::OfFaults;
     }
-    let allows = |name: &str| says(member, |text| text.contains(&format!("{name}{}", expected::SHORT)));
     if (told(&["ERROR 57014"]) && allows(" statement")) || (told(&["FATAL 25P03"]) && allows("_session")) {
         return Told::OfFaults;
     }
