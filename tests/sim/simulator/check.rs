@@ -206,8 +206,23 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         return Told::OfFaults;
     }
     let sets_lexis = |text: &str| text.to_ascii_lowercase().contains("standard_conforming_strings");
-    if case.setup.mode == Mode::Transaction && told(&["ERROR 25001"]) && says(member, sets_lexis) {
-        // A question of pgferry's about the settings in force has begun a transaction for the rest of the pipeline.
+    let sets_transaction = |text: &str| text.to_ascii_lowercase().contains("set transaction");
+    if case.setup.mode == Mode::Transaction
+        && told(&["ERROR 25001"])
+        && (says(member, sets_lexis) || says(member, sets_transaction))
+    {
+        // A question of pgferry's about the settings in force has begun a transaction for the rest of the pipeline, or was the first
+        // query of one: stated limits.
+        return Told::OfFaults;
+    }
+    let needs_block = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 25P01"]));
+    if case.setup.mode == Mode::Transaction && case.setup.version >= 18 && needs_block {
+        // To such servers a pipeline with a question of pgferry's is a transaction block: a stated limit.
+        return Told::OfFaults;
+    }
+    let before = at.checked_sub(1).and_then(|before| own.seen.get(before));
+    if case.setup.refusals && before.is_some_and(|seen| is_one_of(seen, &REFUSALS)) {
+        // pgferry has refused it in front of what the server refuses in the same words.
         return Told::OfFaults;
     }
     if told(&["FATAL 0A000"]) && interrupts_copy(member) {
