@@ -45,6 +45,7 @@ use crate::drain::{Drain, Phase};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::log::Queue;
 use crate::net::Conn;
+use crate::track::administration::RoleChange;
 use crate::upstream::counters::Counters;
 use crate::upstream::{Pools, ServerSide};
 use client_auth::ClientAuth;
@@ -92,6 +93,18 @@ impl Shared {
     /// The settings in force.
     pub(crate) fn settings(&self) -> Guard<Arc<Settings>> {
         self.server_side.config.settings.load()
+    }
+
+    /// Roles on the server behind clients' `database` have changed, as `change` says.
+    pub(crate) fn role_changed(&self, change: RoleChange, database: &[u8]) {
+        if change != RoleChange::Unchanged {
+            self.client_auth.load().secrets.forget_answers();
+        }
+        match change {
+            RoleChange::Unchanged => {}
+            RoleChange::Created => self.server_side.roles.forget_refusals(),
+            RoleChange::Changed => self.pools.outdate_sessions(database),
+        }
     }
 
     /// The settings in force for the clients of `database`.

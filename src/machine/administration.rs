@@ -12,8 +12,6 @@ use crate::wire::frontend;
 pub(super) struct Administration {
     /// The database to which no connection may be open.
     vacated: Option<Vec<u8>>,
-    /// The greatest effect of a command on roles.
-    role_change: RoleChange,
 }
 
 impl Machine<'_> {
@@ -24,7 +22,7 @@ impl Machine<'_> {
 
     /// The effect of the client's work on roles, once.
     pub(crate) fn take_role_change(&mut self) -> RoleChange {
-        std::mem::take(&mut self.administration.role_change)
+        self.server.for_others.take_role_change()
     }
 
     /// Notes the database to which the message wants no connection: by its text, or by that of the statement that it is about to run.
@@ -47,10 +45,5 @@ impl Machine<'_> {
         if vacated.is_some() {
             self.administration.vacated = vacated;
         }
-    }
-
-    pub(super) fn note_role_change(&mut self, tag: &[u8]) {
-        let before = self.administration.role_change;
-        self.administration.role_change = before.max(RoleChange::by(tag));
     }
 }

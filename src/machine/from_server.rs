@@ -318,7 +318,6 @@ impl Machine<'_> {
         let length = command.len().min(MAX_TAG_BYTES);
         room[..length].copy_from_slice(&command[..length]);
         let tag = &room[..length];
-        self.note_role_change(tag);
         let next = if SessionCommand::is_tag(tag) { self.pipeline.next_command(tag) } else { None };
         if next == Some(SessionCommand::DiscardAll) && self.pipeline.answers(Request::Query) {
             self.corrections = self.wrongly_reset(&SessionCommand::DiscardAll);

@@ -65,7 +65,6 @@ use own_queries::Question;
 use portals::Portal;
 use preparation::Preparation;
 use replay::Replay;
-use session_sync::Definitions;
 use work_outcome::WorkOutcome;
 
 /// Phases of a machine.
@@ -127,7 +126,6 @@ pub struct Machine<'a> {
     explained: AnnouncedSettings,
     /// Settings that a `DISCARD ALL` took to what another client asked for, and what they should be.
     corrections: Vec<own_queries::OwnSetting>,
-    definitions: Definitions,
     /// Use of sequences in this piece of work.
     sequences: Sequences,
     /// Use of sequences before it.
@@ -172,7 +170,6 @@ impl<'a> Machine<'a> {
             start: client_view,
             explained: AnnouncedSettings::default(),
             corrections: Vec::new(),
-            definitions: Definitions::Unchanged,
             sequences: Sequences::Untouched,
             found_sequences: Sequences::Untouched,
             portals: Vec::new(),

@@ -10,13 +10,13 @@ use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::track::pipeline::Describes;
 use crate::track::plan_settings::{PlanSettings, PlannedUnder};
 use crate::track::sequences::Sequences;
-use crate::track::server_state::may_give_values;
+use crate::track::server_state::{MadeFor, may_give_values};
 use crate::track::session_command::SessionCommand;
 use crate::track::source_settings::SourcesRead;
 use crate::track::sql_effects;
 use crate::track::transaction_block::IDLE;
 use crate::track::unknown_settings::UnknownSettings;
-use crate::track::{Pins, SqlEffects, function_plans, params, session_code};
+use crate::track::{Pins, SqlEffects, function_plans, params};
 
 /// Reported settings that follow from the session's roles.
 const OF_ROLES: [&[u8]; 2] = [b"is_superuser", b"session_authorization"];
@@ -26,15 +26,6 @@ const MAX_CARRIED_BYTES: usize = 64 * 1024;
 
 /// Number of settings that the server is asked for at a time. A client with more keeps its connection.
 const MAX_NAMED_SETTINGS: usize = 64;
-
-/// Changes of definitions that other sessions see once the transaction commits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Definitions {
-    /// No.
-    Unchanged,
-    /// Some have.
-    Changed,
-}
 
 /// Use of a text that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +96,10 @@ impl Machine<'_> {
     }
 
     /// Notes that a text with `effects` is sent to be run, which may change definitions, whatever its tag tells: that of a
-    /// `CREATE TABLE AS` is `SELECT`. The client's texts behind it may mean something else at once, others' once it is committed. What it
-    /// needs has been prepared by then: that would be out of date at once, too.
+    /// `CREATE TABLE AS` is `SELECT`. What it needs has been prepared by then: that would be out of date at once, too.
     pub(super) fn note_definitions(&mut self, effects: &SqlEffects) {
         if effects.defines_code {
-            self.definitions = Definitions::Changed;
-            self.context.statements.definitions_changed();
+            self.server.may_redefine();
         }
     }
 
@@ -217,14 +206,11 @@ impl Machine<'_> {
         } else {
             self.work.completed(tag);
         }
-        if session_code::defines_code(tag) && !self.is_temporary(tag) {
-            self.server.code.defines();
-        }
         if may_give_values(tag) && self.server.sequences == Sequences::Untouched {
             // Where another client's are remembered, it may have left them as they were.
             self.sequences = Sequences::GaveValues;
         }
-        self.server.completed(tag);
+        self.server.completed(tag, if self.is_temporary(tag) { MadeFor::Own } else { MadeFor::All });
         self.pins.insert(sql_effects::of_tag(tag));
         match next {
             Some(SessionCommand::Inserted) => return true,
@@ -252,9 +238,6 @@ impl Machine<'_> {
                 // What follows in the same text may name one of them.
                 self.client.names.iter().for_each(|(name, id)| self.aliases.given_up(id, name));
                 self.client.names.clear();
-            }
-            _ if [&b"CREATE "[..], b"ALTER ", b"DROP ", b"IMPORT "].iter().any(|d| tag.starts_with(d)) => {
-                self.definitions = Definitions::Changed;
             }
             _ => {}
         }
@@ -342,6 +325,7 @@ impl Machine<'_> {
         if idle && self.pipeline.answered() {
             self.server.code.is_settled();
         }
+        self.server.ready(idle && self.pipeline.answered());
         if self.context.mode == Mode::Session {
             return;
         }
@@ -353,13 +337,6 @@ impl Machine<'_> {
         }
         if idle {
             self.work.ended();
-        }
-        if self.definitions == Definitions::Changed {
-            // Others see it when it is committed; this client at once.
-            self.context.statements.definitions_changed();
-            if idle && self.pipeline.answered() {
-                self.definitions = Definitions::Unchanged;
-            }
         }
         if idle {
             self.aliases.end_transaction();

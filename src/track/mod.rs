@@ -46,6 +46,7 @@ pub(crate) mod client_statements;
 pub(crate) mod constants;
 mod field_notation;
 pub(crate) mod following_settings;
+pub(crate) mod for_others;
 pub(crate) mod function_plans;
 pub(crate) mod function_sources;
 pub(crate) mod keeping_reset;

@@ -1,7 +1,8 @@
 //! Requests of pgferry's own on a connection that no client has: what ends the work of a client that is gone, and statements such as
 //! resets. What is sent, and what the answers do to the connection's state; their sender moves the bytes.
 
-use super::session_code;
+use super::server_state::MadeFor;
+use super::transaction_block::IDLE;
 use super::unnamed_statement::UnnamedStatement;
 use super::{Pipeline, Request, ResponseAction, ServerState};
 use crate::wire::{backend, frontend};
@@ -92,7 +93,9 @@ pub fn take_answer(
 ) -> Result<Answer, Lost> {
     match tag {
         backend::READY => {
-            pipeline.ready(body.and_then(<[u8]>::last).copied().ok_or(Lost)?);
+            let status = body.and_then(<[u8]>::last).copied().ok_or(Lost)?;
+            pipeline.ready(status);
+            state.ready(status == IDLE && pipeline.answered());
         }
         backend::PARAMETER_STATUS => {
             if let Some((name, value)) = backend::parameter_status(body.ok_or(Lost)?) {
@@ -103,11 +106,7 @@ pub fn take_answer(
             }
         }
         backend::COMMAND_COMPLETE => {
-            let command_tag = backend::command_tag(body.ok_or(Lost)?);
-            state.completed(command_tag);
-            if session_code::defines_code(command_tag) {
-                state.code.defines();
-            }
+            state.completed(backend::command_tag(body.ok_or(Lost)?), MadeFor::All);
             pipeline.response(tag);
         }
         backend::NOTICE | backend::NOTIFICATION => {}
@@ -124,7 +123,12 @@ pub fn take_answer(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::track::administration::RoleChange;
+    use crate::track::session_code::SessionCode;
+    use crate::track::statement_ids::StatementIds;
     use crate::track::{RequestedParams, ServerParams};
 
     fn state() -> (ServerState, Pipeline) {
@@ -142,6 +146,23 @@ mod tests {
         assert_eq!(take(backend::READY, b"I"), Ok(Answer::Other));
         assert!(pipeline.settled());
         assert_eq!(state.params.get(b"TimeZone"), Some(&b"UTC"[..]));
+    }
+
+    #[test]
+    fn commands_of_a_client_that_is_gone_change_what_others_see() {
+        let ids = Arc::new(StatementIds::default());
+        let (state, mut pipeline) = state();
+        let mut state = state.in_database_with(Arc::new(SessionCode::new(Arc::clone(&ids))));
+        pipeline.request(Request::Query, ResponseAction::Forward);
+        let mut take = |tag, body: &[u8]| take_answer(&mut state, &mut pipeline, tag, Some(body));
+        for tag in [&b"ALTER TABLE\0"[..], b"ALTER ROLE\0"] {
+            assert_eq!(take(backend::COMMAND_COMPLETE, tag), Ok(Answer::Other));
+        }
+        let before = ids.definitions();
+        assert_eq!(take(backend::READY, b"I"), Ok(Answer::Other));
+        assert_ne!(ids.definitions(), before);
+        assert_eq!(state.for_others.take_role_change(), RoleChange::Changed);
+        assert_eq!(state.for_others.take_role_change(), RoleChange::Unchanged, "once");
     }
 
     #[test]

@@ -233,7 +233,7 @@ pub(crate) fn startup_time(params: &[(Vec<u8>, Vec<u8>)], name: &[u8]) -> Option
 #[must_use]
 pub(crate) fn parse_time(value: &str) -> Option<Duration> {
     let value = value.trim_matches(|c: char| c == '\'' || c.is_whitespace());
-    let digits = value.len() - value.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+    let digits = number_length(value.as_bytes());
     let number: f64 = value[..digits].parse().ok()?;
     // A fraction counts in whole ones of the next smaller unit.
     let (unit, smaller) = match value[digits..].trim() {
@@ -248,6 +248,20 @@ pub(crate) fn parse_time(value: &str) -> Option<Duration> {
     let millis = (number * unit / smaller).round_ties_even() * smaller;
     let time = Duration::try_from_secs_f64(millis / 1000.0).ok()?;
     (!time.is_zero()).then_some(time)
+}
+
+/// Number of bytes of the number at the beginning of `text`, with its sign, fraction and exponent.
+fn number_length(text: &[u8]) -> usize {
+    let while_digits = |at: usize| at + text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut end = while_digits(usize::from(text.first() == Some(&b'+')));
+    if text.get(end) == Some(&b'.') {
+        end = while_digits(end + 1);
+    }
+    if !matches!(text.get(end), Some(b'e' | b'E')) {
+        return end;
+    }
+    let digits = end + 1 + usize::from(matches!(text.get(end + 1), Some(b'+' | b'-')));
+    if text.get(digits).is_some_and(u8::is_ascii_digit) { while_digits(digits) } else { end }
 }
 
 /// The canonical spelling of a following parameter's name.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::client_statements::Unnamed;
+use super::for_others::ForOthers;
 use super::params::{RequestedParams, ServerParams};
 use super::plan_settings::PlannedUnder;
 use super::prepared_statement::Standing;
@@ -10,7 +11,7 @@ use super::reset_statements::ResetStatements;
 use super::rollback::{Rollback, Unfulfilled, UnnamedCause};
 use super::sequences::Sequences;
 use super::server_statements::ServerStatementCache;
-use super::session_code::{CodeExposure, SessionCode};
+use super::session_code::{self, CodeExposure, SessionCode};
 use super::setting_overrides::SettingOverrides;
 use super::source_settings::SourcesRead;
 use super::statements::{Columns, Statement};
@@ -186,6 +187,15 @@ pub enum CloseMethod {
     Silent,
 }
 
+/// Sessions that see what a command makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeFor {
+    /// All of its database.
+    All,
+    /// The command's own.
+    Own,
+}
+
 /// Session of a server connection.
 #[derive(Debug, Default)]
 pub struct ServerState {
@@ -217,6 +227,8 @@ pub struct ServerState {
     pub sources: SourcesRead,
     /// State that code inside the database may have left since it was as new.
     pub code: CodeExposure,
+    /// Effects of its commands on other sessions.
+    pub for_others: ForOthers,
     /// Moment at which a reset that is sent to it is committed.
     pub reset_commits: ResetCommits,
     /// Moment at which it reports changed settings.
@@ -323,13 +335,32 @@ impl ServerState {
         if own || self.ran == Ran::Something { Standing::Doubtful } else { Standing::Trusted }
     }
 
-    /// Notes what a `CommandComplete` with `tag` tells of the session, wherever the command has come from.
-    pub fn completed(&mut self, tag: &[u8]) {
+    /// Notes what a `CommandComplete` with `tag` tells, wherever the command has come from; `made` says to which sessions it has made
+    /// anything.
+    pub fn completed(&mut self, tag: &[u8], made: MadeFor) {
+        if made == MadeFor::All && session_code::defines_code(tag) {
+            self.code.defines();
+        }
+        self.for_others.completed(tag);
         match tag {
             b"DISCARD ALL" => self.on_discard_all(),
             b"DEALLOCATE ALL" => self.on_deallocate_all(),
             _ if may_give_values(tag) => self.sequences = Sequences::GaveValues,
             _ => {}
+        }
+    }
+
+    /// What is sent may change definitions. The client's texts behind it may mean something else at once, others' once it is committed.
+    pub fn may_redefine(&mut self) {
+        self.for_others.may_redefine();
+        self.code.code().definitions_changed();
+    }
+
+    /// The server is ready; `idle` says that no transaction is open, and nothing else is to be answered.
+    pub fn ready(&mut self, idle: bool) {
+        if self.for_others.redefines(idle) {
+            // Others see it when it is committed; the session's client at once.
+            self.code.code().definitions_changed();
         }
     }
 

@@ -163,6 +163,11 @@ impl SessionCode {
         }
     }
 
+    /// Notes that the meaning of names may have changed ([`StatementIds::definitions_changed`]).
+    pub(super) fn definitions_changed(&self) {
+        self.statements.definitions_changed();
+    }
+
     /// The database may be another one of the same name: what is known counts again once its digest is found to be the same. A look
     /// that has failed is not repeated for that: it may be what has ended the connection.
     pub fn is_doubtful(&self) {

@@ -298,6 +298,24 @@ mod tests {
         assert_eq!(time("set idle_session_timeout to '50ms'"), Some(50));
         assert_eq!(time("SET idle_session_timeout='2s'"), Some(2000));
         assert_eq!(time("set session idle_session_timeout to '3min'"), Some(180_000));
+        for (sql, millis) in [
+            ("set idle_session_timeout to \"5s\"", 5000),
+            ("set idle_session_timeout = /*x*/50", 50),
+            ("set idle_session_timeout=50 -- '7s'", 50),
+            ("set idle_session_timeout = '5s' /* ' */", 5000),
+            ("set idle_session_timeout = $$5s$$", 5000),
+            ("set idle_session_timeout = $a$5s$a$", 5000),
+            ("set idle_session_timeout = ' 5 s '", 5000),
+            ("set idle_session_timeout = + 7", 7),
+            ("set idle_session_timeout = 5.4", 5),
+            ("set idle_session_timeout = .9", 1),
+            ("set idle_session_timeout = 5e1", 50),
+            ("set idle_session_timeout = '5e1s'", 50_000),
+            ("set idle_session_timeout = '+5'", 5),
+            ("set \"idle_session_timeout\" to '3s'", 3000),
+        ] {
+            assert_eq!(time(sql), Some(millis), "{sql}");
+        }
         assert_eq!(time("set idle_session_timeout = 0"), None);
         assert_eq!(time("set statement_timeout = 50"), None);
     }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::lexis::Lexis;
 use super::params::{Set, parse_time};
+use super::sql::{Token, Tokens};
 
 /// Settings that hold in a session beyond what its login gave it: name and statement, in the order in which they were
 /// said, since one may need another. Cheap to clone.
@@ -79,9 +81,7 @@ impl SettingOverrides {
     /// or is not understood.
     #[must_use]
     pub fn time(&self, name: &[u8]) -> Option<Duration> {
-        let text = std::str::from_utf8(self.get(name)?).ok()?.trim_end();
-        let quoted = text.strip_suffix('\'').and_then(|text| text.rsplit('\'').next());
-        parse_time(quoted.or_else(|| text.rsplit(['=', ' ', '\t', '\n']).next())?)
+        parse_time(std::str::from_utf8(&value(self.get(name)?)?).ok()?)
     }
 
     /// Bytes of the names and statements.
@@ -125,6 +125,32 @@ impl SettingOverrides {
         });
         let other = self.sets().iter().filter(|(name, text)| theirs.get(name) != Some(text));
         resets.chain(other.map(|(_, text)| text.to_vec())).collect()
+    }
+}
+
+/// The one value that a `SET` gives its setting; `None` where it is not told by its text alone.
+fn value(statement: &[u8]) -> Option<Vec<u8>> {
+    let mut tokens = Tokens::new(statement, Lexis::default());
+    tokens.find(|token| {
+        *token == Token::Other(b'=') || matches!(token, Token::Word(w) if w.eq_ignore_ascii_case(b"to"))
+    })?;
+    tokens.skip_to_token();
+    let rest = tokens.rest();
+    let mut token = tokens.next()?;
+    let mut number = rest;
+    if token == Token::Other(b'+') {
+        tokens.skip_to_token();
+        number = tokens.rest();
+        token = tokens.next()?;
+    }
+    match token {
+        Token::Text(text) => Some(text.to_vec()),
+        Token::Other(b'.') => {
+            tokens.next();
+            number.get(..number.len() - tokens.rest().len()).map(<[u8]>::to_vec)
+        }
+        Token::Other(b'0'..=b'9') => number.get(..number.len() - tokens.rest().len()).map(<[u8]>::to_vec),
+        token => token.identifier(),
     }
 }
 

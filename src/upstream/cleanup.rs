@@ -11,6 +11,7 @@ use super::own_statements::{CleanupError, make_as_new, run, settle, settle_until
 use super::pool::lease::Lease;
 use super::server_side::ServerSide;
 use crate::net::RecvError;
+use crate::track::administration::RoleChange;
 use crate::track::server_state::CloseMethod;
 use crate::track::{Clean, Pins, Pipeline, own_requests};
 
@@ -30,9 +31,11 @@ pub(crate) struct SessionLeftovers {
     pub reset: bool,
 }
 
-/// Restores a session within `limit`, in a task of its own; closes the connection where that fails.
+/// Restores a session within `limit`, in a task of its own; closes the connection where that fails. `on_roles` is told of the
+/// effect on roles of what its client has left running, and of its clients' database.
 pub(crate) fn clean_up_in_background(
     lease: Lease,
+    on_roles: impl FnOnce(RoleChange, &[u8]) + Send + 'static,
     server_side: Arc<ServerSide>,
     leftover: SessionLeftovers,
     limit: Duration,
@@ -43,6 +46,7 @@ pub(crate) fn clean_up_in_background(
         let mut lease = lease;
         let id = lease.id();
         let outcome = tokio::time::timeout(limit, clean_up(&mut lease, &server_side, leftover)).await;
+        on_roles(lease.state.for_others.take_role_change(), &lease.pool().key.database);
         match outcome {
             Ok(Ok((clean, RestoredSession::Used))) => lease.release(clean, Instant::now()),
             Ok(Ok((clean, RestoredSession::AsNew))) => lease.release_fresh(clean),

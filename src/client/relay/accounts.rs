@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::Relay;
 use crate::machine::Counts;
 use crate::track::Pins;
-use crate::track::administration::RoleChange;
 use crate::upstream::pool_stats::LocalStats;
 
 impl Relay<'_> {
@@ -48,14 +47,7 @@ impl Relay<'_> {
 
     fn role_changed(&mut self) {
         let change = self.machine.take_role_change();
-        if change != RoleChange::Unchanged {
-            self.shared.client_auth.load().secrets.forget_answers();
-        }
-        match change {
-            RoleChange::Unchanged => {}
-            RoleChange::Created => self.shared.server_side.roles.forget_refusals(),
-            RoleChange::Changed => self.shared.pools.outdate_sessions(&self.server.activity.pool().key.database),
-        }
+        self.shared.role_changed(change, &self.server.activity.pool().key.database);
     }
 
     /// Hands what was counted to the pool.

@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 
 use pgferry::internals::config::Reset;
 use pgferry::internals::track::session_code::{Answer, Due, Finding, Reach, SessionCode};
+use pgferry::internals::track::statements::StatementIds;
 
 use super::case::Setup;
 
 /// The catalogs of the databases.
 pub struct Catalogs {
     codes: RefCell<HashMap<Vec<u8>, Arc<SessionCode>>>,
+    /// Numbers of the statements that refer to their definitions.
+    statement_ids: Arc<StatementIds>,
     reset: Reset,
     reach: Reach,
     began: Instant,
@@ -22,8 +25,8 @@ pub struct Catalogs {
 
 impl Catalogs {
     /// Those of a run, which begins now.
-    pub fn new(setup: &Setup) -> Self {
-        Self { codes: RefCell::default(), reset: setup.reset, reach: setup.code, began: Instant::now() }
+    pub fn new(setup: &Setup, statement_ids: Arc<StatementIds>) -> Self {
+        Self { codes: RefCell::default(), statement_ids, reset: setup.reset, reach: setup.code, began: Instant::now() }
     }
 
     /// The instant that is `now` microseconds behind the run's beginning.
@@ -33,7 +36,8 @@ impl Catalogs {
 
     /// What is known of the code in `database`.
     pub fn of(&self, database: &[u8]) -> Arc<SessionCode> {
-        Arc::clone(self.codes.borrow_mut().entry(database.to_vec()).or_default())
+        let new = || Arc::new(SessionCode::new(Arc::clone(&self.statement_ids)));
+        Arc::clone(self.codes.borrow_mut().entry(database.to_vec()).or_insert_with(new))
     }
 
     /// Looks at the catalog where that is `due`.

@@ -220,6 +220,15 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // To such servers a pipeline with a question of pgferry's is a transaction block: a stated limit.
         return Told::OfFaults;
     }
+    let stays_open = expected.seen.get(at).is_some_and(|seen| seen.tag == b'Z' && *seen.body == *b"T");
+    if case.setup.version >= 18
+        && stays_open
+        && seen.is_some_and(|seen| seen.tag == b'Z')
+        && says(member, |text| text.to_ascii_lowercase().contains("reset"))
+    {
+        // What pgferry says behind a RESET ends the transaction that such a server leaves open behind a query in a pipeline.
+        return Told::OfFaults;
+    }
     let before = at.checked_sub(1).and_then(|before| own.seen.get(before));
     if case.setup.refusals && before.is_some_and(|seen| is_one_of(seen, &REFUSALS)) {
         // pgferry has refused it in front of what the server refuses in the same words.

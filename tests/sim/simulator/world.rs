@@ -56,6 +56,7 @@ pub struct World {
 impl World {
     /// The world of a run, before anything has happened.
     pub fn new(setup: Setup, seed: u64, clients: usize, tells: bool) -> Rc<Self> {
+        let statement_ids: Arc<StatementIds> = Arc::default();
         Rc::new(Self {
             setup,
             random: RefCell::new(Random::new(seed)),
@@ -65,9 +66,9 @@ impl World {
             served: Cell::new(0),
             links: RefCell::default(),
             pools: RefCell::default(),
-            catalogs: Catalogs::new(&setup),
+            catalogs: Catalogs::new(&setup, Arc::clone(&statement_ids)),
             refuses_login: Cell::default(),
-            statement_ids: Arc::default(),
+            statement_ids,
             buffers: BufferPool::new(setup.buffer, 4),
             now: Cell::new(0),
             timers: RefCell::default(),
