@@ -234,6 +234,14 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // pgferry has refused it in front of what the server refuses in the same words.
         return Told::OfFaults;
     }
+    let prepares_unlistened = |text: &str| text.to_ascii_lowercase().contains("unlisten");
+    if told(&["ERROR 0A000"])
+        && expected.seen.get(at).is_some_and(|seen| seen.body.starts_with(b"PREPARE TRANSACTION"))
+        && says(member, prepares_unlistened)
+    {
+        // A session in which something was ever listened to counts an UNLISTEN as one: a stated limit.
+        return Told::OfFaults;
+    }
     if told(&["FATAL 0A000"]) && interrupts_copy(member) {
         // Only the server knows which of these messages a copy that fails on its data has ignored.
         return Told::OfFaults;
