@@ -29,7 +29,7 @@ impl ForOthers {
         }
     }
 
-    /// What is sent may change definitions, whatever its tag tells in the end.
+    /// Notes that what is sent may change definitions, whatever its tag tells in the end.
     pub(super) fn may_redefine(&mut self) {
         self.definitions = Definitions::Changed;
     }

@@ -350,7 +350,7 @@ impl ServerState {
         }
     }
 
-    /// What is sent may change definitions. The client's texts behind it may mean something else at once, others' once it is committed.
+    /// Notes that what is sent may change definitions: its client's texts behind it may mean something else at once, others' later.
     pub fn may_redefine(&mut self) {
         self.for_others.may_redefine();
         self.code.code().definitions_changed();
