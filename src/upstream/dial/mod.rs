@@ -309,6 +309,10 @@ impl Dial<'_> {
     }
 
     async fn connect(&self) -> Result<(Stream, Address), DialError> {
+        if Instant::now() >= self.deadline {
+            // The attempt before this one, with another encryption, has taken all of the time.
+            return Err(self.timed_out());
+        }
         let failed = |error: io::Error| {
             self.counters.fail_to_connect(&error);
             let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);

@@ -1,5 +1,6 @@
 //! What a text means is decided by what is in force at the moment at which the server reads it, however much was sent in front of it.
 
+use super::network::{Network, State};
 use super::script::step;
 use crate::harness::protocol_client::{bind, execute, parse, query, sync};
 use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, eventually};
@@ -119,12 +120,17 @@ fn what_a_client_that_is_gone_has_defined_counts_as_well() {
     let postgres = Postgres::start_with(&["search_path='early, late'"]);
     for make in [MAKES[0], "create table early.t (w text); insert into early.t values ('early')"] {
         begin_anew(&postgres);
-        let ferry = ferry(&postgres, "never");
+        let network = Network::to(postgres.port);
+        let flags = ["--pool-mode", "transaction", "--pool-size", "2", "--reset", "never"];
+        let ferry = Pgferry::start_with(&network.url(), &flags, &[]);
         let (mut first, mut second) = (ferry.session(), ferry.session());
         assert_eq!(last_value(&ask(&mut second, &prepare_and_run("s", READS), 1)), "late");
+        // Its cancellation comes too late: the server has done it.
+        network.hold_answers_to("early.t");
         first.send(&query(make));
-        drop(first);
         eventually("it is made", || postgres.sql("select to_regclass('early.t') is not null") == "t");
+        drop(first);
+        network.make(State::Passes);
         let mut nth = 0;
         eventually("others find it", || {
             nth += 1;
