@@ -31,7 +31,6 @@ discard-all-forgotten | src/track/server_state.rs | pub fn on_discard_all\(&mut 
 gate-waits-for-skipped | src/machine/from_client.rs | self\.pipeline\.copying_in\(\) \|\| self\.pipeline\.has_no_answer_due\(\) | self.pipeline.copying_in()
 gate-never-waits | src/machine/from_client.rs | Gate::Answers => \K!harmless | false
 stakes-ignored | src/machine/from_client.rs | about_statements && \(\Kself\.pipeline\.at_stake\(\) | false
-open-settings-unawaited | src/machine/from_client.rs | self\.pipeline\.at_stake\(\) \|\| \Kself\.awaits_open_settings\(\) | false
 first-request-unlimited | src/machine/from_client.rs | self\.is_preparing\(\) && request\.ends_ready\(\) | false
 differences-behind-ready | src/machine/from_server.rs | self\.hold_ready\(io, status\) \{\n\s+return MessageAction::Swallow;\n\s+\}\n\s+\Kself\.tell_differences\(io\); |
 reset-failure-ignored | src/machine/errors.rs | fatal \|\| self\.preparation\.failed\(left, code, self\.context\.statements\) | fatal
