@@ -54,10 +54,10 @@ pub(crate) fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lea
                 matches!(end, End::ClientGone | End::Shutdown | End::Killed | End::Machine(machine::End::Refuse(_)));
             let leftover =
                 SessionLeftovers { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
-            let roles = Arc::clone(shared);
+            let own_shared = Arc::clone(shared);
             cleanup::clean_up_in_background(
                 lease,
-                move |change, database| roles.role_changed(change, database),
+                move |change, database| own_shared.role_changed(change, database),
                 Arc::clone(&shared.server_side),
                 leftover,
                 settings.timeouts.cleanup_timeout,

@@ -337,8 +337,6 @@ impl Machine<'_> {
         }
         if idle {
             self.work.ended();
-        }
-        if idle {
             self.aliases.end_transaction();
             if self.pipeline.answered() {
                 // Others are those of requests that came behind.

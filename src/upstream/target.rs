@@ -224,8 +224,8 @@ impl UpstreamTarget {
         self.good.store(at, Ordering::Relaxed);
     }
 
-    /// The server at `address` has said that it takes no connections.
-    pub(super) fn is_stopping(&self, address: &Address) {
+    /// Notes that the server at `address` has said that it takes no connections.
+    pub(super) fn note_stopping(&self, address: &Address) {
         lock(&self.stopping).insert(address.clone());
     }
 

@@ -143,6 +143,7 @@ pub(crate) async fn log_in(
     if known == Freshness::Due
         && let Ok(true) = entered
     {
+        // It asks nothing where this login has just been tried upstream.
         recheck_in_background(shared, &pool, settings, now);
     }
     // Only a client that has logged in takes a place that others need.

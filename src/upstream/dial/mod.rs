@@ -296,7 +296,7 @@ impl Dial<'_> {
             }),
             Err(error) => {
                 if error.takes_no_connections() {
-                    self.upstream_target.is_stopping(&address);
+                    self.upstream_target.note_stopping(&address);
                 }
                 // Where the server has offered no encryption, the next attempt would be the same as this one.
                 let another = match (encrypt, &server_tls) {
