@@ -36,14 +36,13 @@ pub(crate) fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lea
     let times_out = lease.state.kept.mentions(b"idle_session_timeout");
     let reset = may_reset && (!remains.pins.is_empty() || times_out);
     if remains.partial_down == 0 && !lease.conn.input.is_empty() {
-        let before = lease.state.base.clone();
         if !lease.check_alive() {
             // What the server has said behind its last answer ends the connection.
             lease.close_reason = CloseReason::Dead;
             return;
         }
         let pool = Arc::clone(lease.pool());
-        pool.parameters.learn_base(&mut lease.state, &before);
+        pool.parameters.learn_base(&mut lease.state);
     }
     let at_rest = remains.partial_down == 0 && lease.conn.input.is_empty() && !times_out;
     let ignored = if may_reset { remains.pins } else { Pins::empty() };

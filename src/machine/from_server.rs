@@ -370,10 +370,9 @@ impl Machine<'_> {
         }
         if (self.is_preparing() && self.preparation.is_probe()) || params::is_internal(name) {
             // It has changed without a statement: that is what a reset goes back to.
-            let before = self.server.base.clone();
             self.server.base.set(name, value);
             self.start.set(name, value);
-            self.context.parameters.learn_base(self.server, &before);
+            self.context.parameters.learn_base(self.server);
             self.explained.note_new_default(name);
         }
         if action == MessageAction::Swallow || self.is_preparing() || matches!(self.phase, Phase::Asking(_)) {

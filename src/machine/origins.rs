@@ -55,10 +55,9 @@ impl Machine<'_> {
             return self.own_reset_value(name, &baseline).map(|own| (name, own.into()));
         }
         // The server's doing: from now on that is what clients get that ask for nothing, and the others keep what they have.
-        let before = self.server.base.clone();
         self.server.base.set(name.as_bytes(), reset_value);
         self.start.set(name.as_bytes(), reset_value);
-        self.context.parameters.learn_base(self.server, &before);
+        self.context.parameters.learn_base(self.server);
         self.client.wanted.get(name).map(|wanted| (name, wanted.into()))
     }
 

@@ -131,11 +131,10 @@ impl Machine<'_> {
 
     /// The server has said that a reset makes setting `name` what it is. Where that is reported, sessions begin with it.
     pub(super) fn learn_default(&mut self, name: &[u8]) {
-        let before = self.server.base.clone();
         if let Some(reported) = self.server.params.get(name).map(<[u8]>::to_vec)
             && self.server.base.set(name, &reported)
         {
-            self.context.parameters.learn_base(self.server, &before);
+            self.context.parameters.learn_base(self.server);
         }
     }
 

@@ -264,10 +264,11 @@ impl ParameterCache {
         learned.learn(params, &before, asked);
     }
 
-    /// Notes that a session is reset to something else than `before`. What has not changed there may be out of date: a server's processes
-    /// read its configuration one after another, each at its next statement.
-    pub fn learn_base(&self, server: &mut ServerState, before: &ServerParams) {
-        self.lock().learn(&mut server.base, before, &server.asked);
+    /// Notes that a session is reset to something else than when this was last learnt. What has not changed there may be out of date: a
+    /// server's processes read its configuration one after another, each at its next statement.
+    pub fn learn_base(&self, server: &mut ServerState) {
+        self.lock().learn(&mut server.base, &server.told_base, &server.asked);
+        server.told_base = server.base.clone();
     }
 
     /// Notes that a session has been reset: its settings are what the server gives now, which may have changed since its
@@ -276,8 +277,8 @@ impl ParameterCache {
         // Where nothing has changed, the next comparison is free.
         server.base.share(&server.params);
         if !server.base.is(&server.params) {
-            let before = std::mem::replace(&mut server.base, server.params.clone());
-            self.learn_base(server, &before);
+            server.base = server.params.clone();
+            self.learn_base(server);
             server.params.share(&server.base);
         }
     }
@@ -320,14 +321,12 @@ mod tests {
         let baseline = |name: &[u8]| cache.baseline().and_then(|known| known.get(name).map(<[u8]>::to_vec));
         let [mut told, mut untold] = [session(b"UTC"), session(b"UTC")];
         cache.learn_baseline(&mut told.base, &RequestedParams::default());
-        let before = told.base.clone();
         told.base.set(b"TimeZone", b"Asia/Tokyo");
-        cache.learn_base(&mut told, &before);
+        cache.learn_base(&mut told);
         assert_eq!(baseline(b"TimeZone").as_deref(), Some(&b"Asia/Tokyo"[..]));
         // Its process has not read the server's new configuration.
-        let before = untold.base.clone();
         untold.base.set(b"DateStyle", b"German, DMY");
-        cache.learn_base(&mut untold, &before);
+        cache.learn_base(&mut untold);
         untold.params.set(b"IntervalStyle", b"iso_8601");
         cache.learn_reset(&mut untold);
         assert_eq!(baseline(b"TimeZone").as_deref(), Some(&b"Asia/Tokyo"[..]));

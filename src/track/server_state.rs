@@ -203,6 +203,8 @@ pub struct ServerState {
     pub params: ServerParams,
     /// The reported settings as they are after a reset.
     pub base: ServerParams,
+    /// The same when others last learnt of them ([`super::parameter_cache::ParameterCache::learn_base`]).
+    pub(super) told_base: ServerParams,
     /// Values of those that its own startup packet asked for.
     pub asked: RequestedParams,
     /// The settings that were made there with plain `SET`s for the client that has it, or had it last.
@@ -243,7 +245,21 @@ impl ServerState {
     pub fn new(params: ServerParams, asked: RequestedParams) -> Self {
         let version = params.get(b"server_version").unwrap_or_default();
         let (reset_commits, reports) = (ResetCommits::of_version(version), Reports::of_version(version));
-        Self { base: params.clone(), params, asked, reset_commits, reports, ..Self::default() }
+        Self {
+            base: params.clone(),
+            told_base: params.clone(),
+            params,
+            asked,
+            reset_commits,
+            reports,
+            ..Self::default()
+        }
+    }
+
+    /// Returns whether it is reset to something that others have not learnt of.
+    #[must_use]
+    pub fn has_new_base(&self) -> bool {
+        self.base != self.told_base
     }
 
     /// The same, in a database with this code.

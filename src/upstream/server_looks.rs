@@ -52,10 +52,9 @@ impl Pools {
             let upstream_target = Arc::clone(upstream_target);
             let limit = config.settings_of(&pool.key.database).timeouts.cleanup_timeout;
             tokio::spawn(async move {
-                let before = pooled.state.base.clone();
                 let Some(seen) = ask_on(&mut pooled, limit).await else { return };
                 let conn_info = Arc::clone(&pooled.conn_info);
-                pool.hand_out_asked(pooled, &before);
+                pool.hand_out_asked(pooled);
                 if let Some(seen) = seen {
                     let mut process = lock(&conn_info.process);
                     upstream_target.pooler.learn(&mut process, conn_info.pid, seen.process, &upstream_target.places());

@@ -156,7 +156,6 @@ impl Pool {
         unfit: Option<CloseReason>,
         chore: Option<Chore>,
     ) -> Option<(PooledConn, Chore)> {
-        let before = pooled.state.base.clone();
         if let Some(why) = unfit {
             pooled.close_reason = why;
         } else if !pooled.check_alive() {
@@ -164,7 +163,7 @@ impl Pool {
         } else if let Some(chore) = chore {
             return Some((pooled, chore));
         } else {
-            self.hand_out_asked(pooled, &before);
+            self.hand_out_asked(pooled);
         }
         None
     }
@@ -190,9 +189,8 @@ impl Pool {
                 }
             }
             Chore::Look(inquiry) => {
-                let before = pooled.state.base.clone();
                 if session_code::look(&mut pooled, inquiry, &self.key.database, limit).await {
-                    self.hand_out_asked(pooled, &before);
+                    self.hand_out_asked(pooled);
                 }
             }
         }

@@ -41,10 +41,10 @@ use super::target;
 use crate::config::{Reset, Settings};
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::lock::lock;
+use crate::track::RequestedParams;
 use crate::track::parameter_cache::ParameterCache;
 use crate::track::session_code::Due;
 use crate::track::statements::StatementCache;
-use crate::track::{RequestedParams, ServerParams};
 
 /// The database that new ones are copied from.
 const TEMPLATE: &[u8] = b"template1";
@@ -212,9 +212,9 @@ impl Pool {
         self.put(&mut self.queue(), pooled);
     }
 
-    /// The same with an idle one on which pgferry has asked something; it was reset to `before` until then.
-    pub(in crate::upstream) fn hand_out_asked(&self, mut pooled: PooledConn, before: &ServerParams) {
-        if let Some(why) = self.take_reports(&mut pooled, before, Instant::now()) {
+    /// The same with an idle one on which pgferry has asked something.
+    pub(in crate::upstream) fn hand_out_asked(&self, mut pooled: PooledConn) {
+        if let Some(why) = self.take_reports(&mut pooled, Instant::now()) {
             pooled.close_reason = why;
             return;
         }
@@ -306,13 +306,12 @@ impl Pool {
         if unfit.is_none() && pooled.was_just_used(now) {
             return true;
         }
-        let before = pooled.state.base.clone();
         if unfit.is_some() || !pooled.check_alive() {
             pooled.close_reason = unfit.unwrap_or(CloseReason::Dead);
             return false;
         }
-        if pooled.state.base != before
-            && let Some(why) = self.take_reports(pooled, &before, now)
+        if pooled.state.has_new_base()
+            && let Some(why) = self.take_reports(pooled, now)
         {
             pooled.close_reason = why;
             return false;
@@ -320,13 +319,12 @@ impl Pool {
         true
     }
 
-    /// Learns what the server has reported on a connection that no client uses, and that was reset to `before` until then, unless it must go
-    /// at `now`: then returns the reason.
-    fn take_reports(&self, server_conn: &mut ServerConn, before: &ServerParams, now: Instant) -> Option<CloseReason> {
+    /// Learns what the server has reported on a connection that no client uses, unless that must go at `now`: then returns the reason.
+    fn take_reports(&self, server_conn: &mut ServerConn, now: Instant) -> Option<CloseReason> {
         // What it has just said may be that it is another kind of server by now.
         let unfit = self.unfit(server_conn, now);
         if unfit.is_none() {
-            self.parameters.learn_base(&mut server_conn.state, before);
+            self.parameters.learn_base(&mut server_conn.state);
         }
         unfit
     }

@@ -141,10 +141,9 @@ impl TentativeLease {
     pub(crate) fn take(mut self) -> Option<Lease> {
         let mut pooled = self.pooled.take()?;
         let now = Instant::now();
-        let before = pooled.state.base.clone();
         let looks_fine = now.saturating_duration_since(self.since) < RECENTLY_USED || pooled.check_alive();
-        if pooled.state.base != before {
-            self.pool.parameters.learn_base(&mut pooled.state, &before);
+        if pooled.state.has_new_base() {
+            self.pool.parameters.learn_base(&mut pooled.state);
         }
         let unfit = self.pool.unfit(&pooled, now).or((!looks_fine).then_some(CloseReason::Dead));
         match unfit {

@@ -92,12 +92,11 @@ impl Pool {
     /// Returns `lease`, a doubtful one at `since`, if its server answers. If it does not, the other idle connections there that were
     /// doubtful then are closed too: the network may have lost all of them, and each would take as long to show it.
     pub(crate) async fn probed(&self, mut lease: Lease, since: Instant) -> Option<Lease> {
-        let before = lease.state.base.clone();
         if own_statements::probe(&mut lease, PROBE_TIMEOUT).await {
             let now = Instant::now();
             lease.returned = now;
             self.parameters.note_answer(now);
-            let Some(unfit) = self.take_reports(&mut lease, &before, now) else { return Some(lease) };
+            let Some(unfit) = self.take_reports(&mut lease, now) else { return Some(lease) };
             lease.close_reason = unfit;
             return None;
         }

@@ -77,10 +77,9 @@ impl Pool {
         loop {
             let mut link = self.idle.borrow_mut().pop()?;
             self.asked.borrow_mut().clone_from(asked);
-            let before = link.state.base.clone();
             if !link.is_too_old() && (link.was_just_used() || link.look()) {
-                if link.state.base != before {
-                    self.parameters.learn_base(&mut link.state, &before);
+                if link.state.has_new_base() {
+                    self.parameters.learn_base(&mut link.state);
                 }
                 return Some(link);
             }
