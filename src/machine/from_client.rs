@@ -262,6 +262,13 @@ impl Machine<'_> {
 
     /// Sends the client's next message on, or what has to be sent in its place.
     fn forward(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
+        if self.pipeline.would_discard(incoming.request) {
+            // The client has been told of the error behind the answers to all else, as if this had failed.
+            frontend::put_sync(io.to_server);
+            self.pipeline.request(Request::Sync, ResponseAction::Forward);
+            self.drop_message(io, incoming);
+            return Sent::Done;
+        }
         if self.pipeline.skipping() || self.pipeline.copying_in() {
             self.pass(io, incoming, None);
             return Sent::Done;

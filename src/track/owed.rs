@@ -162,8 +162,10 @@ pub(super) enum CopyIn {
 pub(super) enum Course {
     /// It works on it.
     Working,
-    /// It discards everything up to the next `Sync`: an extended request has failed.
+    /// It discards everything up to the next `Sync`: an extended request of the client's has failed.
     Skipping,
+    /// So it does, but the request was pgferry's own, and the client has sent none since that could have failed instead.
+    SkippingUnasked,
     /// It did what the pipeline does not foresee, which can't be trusted any more.
     Lost,
 }

@@ -102,11 +102,14 @@ impl Pipeline {
 
     /// As [`Pipeline::request`], with what is to be known when its answer comes.
     pub fn request_with(&mut self, request: Request, action: ResponseAction, note: Option<Note>) {
-        if self.course == Course::Skipping {
+        if self.skipping() {
             if request == Request::Sync {
                 self.course = Course::Working;
                 self.push(request, action, None);
             } else {
+                if request.is_extended() {
+                    self.course = Course::Skipping;
+                }
                 self.discard(note);
             }
             return;
@@ -254,12 +257,19 @@ impl Pipeline {
         Some(entry.request)
     }
 
-    /// Returns whether an error now would have the server discard a `Query` of the client's for the sake of what pgferry has
-    /// sent just in front of it: then nothing is ready before another `Sync`.
+    /// Returns whether an error now would have the server discard a query or a function call of the client's for the sake of what
+    /// pgferry has sent just in front of it: then nothing is ready before another `Sync`.
     #[must_use]
     pub fn discards_query(&self) -> bool {
         let ahead = self.queue.iter().take_while(|entry| entry.action == ResponseAction::ForwardErrorOnly).count();
-        ahead > 0 && self.queue.get(ahead).is_some_and(|entry| entry.request == Request::Query)
+        ahead > 0 && self.queue.get(ahead).is_some_and(|entry| entry.request.ends_alone())
+    }
+
+    /// Returns whether the server would discard a `request` that is sent now for the sake of what pgferry has sent just in front of
+    /// it, of which the client has the error: nothing is ready before a `Sync` in its place.
+    #[must_use]
+    pub fn would_discard(&self, request: Request) -> bool {
+        self.course == Course::SkippingUnasked && request.ends_alone()
     }
 
     /// Takes what is to be undone since the last time, in that order.
@@ -338,7 +348,7 @@ impl Pipeline {
     /// Returns whether a transaction is open for extended requests that no `Sync` has followed.
     #[must_use]
     pub fn unsynced(&self) -> bool {
-        self.unsynced > 0 && self.course != Course::Skipping
+        self.unsynced > 0 && !self.skipping()
     }
 
     /// Returns whether nothing will come from the server unless something is sent: it has answered all, or keeps its answers
@@ -396,7 +406,7 @@ impl Pipeline {
     /// Returns whether the server discards everything up to the next `Sync`.
     #[must_use]
     pub fn skipping(&self) -> bool {
-        self.course == Course::Skipping
+        matches!(self.course, Course::Skipping | Course::SkippingUnasked)
     }
 
     /// Number of requests that are owed.
@@ -463,9 +473,14 @@ impl Pipeline {
         }
         let mut how = Unfulfilled::Failed;
         let mut cut = Vec::new();
-        while self.queue.front().is_some_and(|entry| entry.request != Request::Sync) {
-            let note = self.pop().and_then(|entry| entry.note);
-            cut.extend(note.map(|note| (note.rollback, how)));
+        let mut course = Course::SkippingUnasked;
+        while self.queue.front().is_some_and(|entry| entry.request != Request::Sync)
+            && let Some(entry) = self.pop()
+        {
+            if entry.action != ResponseAction::ForwardErrorOnly {
+                course = Course::Skipping;
+            }
+            cut.extend(entry.note.map(|note| (note.rollback, how)));
             how = Unfulfilled::Discarded;
         }
         // The last first, as with anything that is undone.
@@ -482,7 +497,7 @@ impl Pipeline {
         if self.queue.is_empty() {
             self.unsynced = 0;
             if self.course == Course::Working {
-                self.course = Course::Skipping;
+                self.course = course;
             }
         }
     }

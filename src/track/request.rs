@@ -86,6 +86,11 @@ impl Request {
         matches!(self, Self::Query | Self::Function | Self::Sync)
     }
 
+    /// Returns whether `ReadyForQuery` ends it without a `Sync` of the client's.
+    pub(super) fn ends_alone(self) -> bool {
+        matches!(self, Self::Query | Self::Function)
+    }
+
     /// Returns whether a backend message of type `tag` is the last of its answer.
     pub(super) fn ended_by(self, tag: u8) -> bool {
         match self {

@@ -200,6 +200,29 @@ fn hidden_answers_are_told_apart() {
     assert!(p.answered() && !p.settled());
 }
 
+#[test]
+fn a_query_behind_a_failure_of_ours_is_not_the_clients_to_lose() {
+    for (between, lost) in [(None, true), (Some(Request::Parse), false), (Some(Request::Flush), true)] {
+        for query in [Request::Query, Request::Function] {
+            let mut p = Pipeline::new();
+            ask(&mut p, &[Request::Execute]);
+            p.request(Request::Parse, ResponseAction::ForwardErrorOnly);
+            p.request(Request::Bind, ResponseAction::ForwardErrorOnly);
+            p.response(backend::COMMAND_COMPLETE);
+            assert_eq!(p.response(backend::ERROR), ResponseAction::Forward);
+            if let Some(request) = between {
+                ask(&mut p, &[request]);
+            }
+            assert_eq!(p.would_discard(query), lost);
+            assert!(!p.would_discard(Request::Sync) && p.skipping());
+        }
+    }
+    let mut p = Pipeline::new();
+    ask(&mut p, &[Request::Execute]);
+    p.response(backend::ERROR);
+    assert!(!p.would_discard(Request::Query), "the client's own request failed");
+}
+
 /// A server that reads the whole list of requests in order, as PostgreSQL does: the model that the queue is
 /// held against. `fails` says for each request whether working on it fails.
 fn serve(requests: &[(Request, bool)]) -> Vec<u8> {
