@@ -117,11 +117,11 @@ impl Machine<'_> {
                 let error = own_error(io, body).into();
                 self.phase = Phase::Asking(Question::Unanswered { status, error });
             }
-            Phase::Asking(Question::Correction { status: IDLE, again })
+            Phase::Asking(Question::Correction { held: held @ (None | Some(IDLE)), again })
                 if !again.is_empty() && code == sqlstate::QUERY_CANCELED.as_bytes() =>
             {
-                let again = std::mem::take(again);
-                self.phase = Phase::Asking(Question::CancelledCorrection { status: IDLE, again });
+                let (held, again) = (*held, std::mem::take(again));
+                self.phase = Phase::Asking(Question::CancelledCorrection { held, again });
             }
             Phase::Preparing { .. } | Phase::Asking(Question::Correction { .. }) => {
                 // The client's settings can't be had. If it had them before, it does not know that they are set anew.

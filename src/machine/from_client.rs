@@ -273,6 +273,9 @@ impl Machine<'_> {
             self.pass(io, incoming, None);
             return Sent::Done;
         }
+        if !matches!(incoming.request, Request::Sync | Request::Flush) && self.correct_discarded(io) {
+            return Sent::Waits;
+        }
         if self.lacks_settings(io, incoming) {
             self.ask_for_settings_in_force(io);
             return Sent::Waits;

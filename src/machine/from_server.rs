@@ -319,7 +319,7 @@ impl Machine<'_> {
         room[..length].copy_from_slice(&command[..length]);
         let tag = &room[..length];
         let next = if SessionCommand::is_tag(tag) { self.pipeline.next_command(tag) } else { None };
-        if next == Some(SessionCommand::DiscardAll) && self.pipeline.answers(Request::Query) {
+        if next == Some(SessionCommand::DiscardAll) {
             self.corrections = self.wrongly_reset(&SessionCommand::DiscardAll);
         }
         self.pipeline.response(backend::COMMAND_COMPLETE);

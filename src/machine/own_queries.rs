@@ -46,17 +46,17 @@ pub(super) enum Question {
         /// The server's error.
         error: Box<[u8]>,
     },
-    /// To set what a reset should have gone back to; the client's `ReadyForQuery` is held back.
+    /// To set what a reset should have gone back to.
     Correction {
-        /// The status.
-        status: u8,
+        /// The status of the `ReadyForQuery` that is held back, if the client is owed one.
+        held: Option<u8>,
         /// Texts that are sent again if it is cancelled.
         again: Vec<Vec<u8>>,
     },
     /// As the one before, which was cancelled: a cancel request that came too late for the client's statement.
     CancelledCorrection {
-        /// The status.
-        status: u8,
+        /// The status of the `ReadyForQuery` that is held back, if the client is owed one.
+        held: Option<u8>,
         /// Texts that are sent again.
         again: Vec<Vec<u8>>,
     },
@@ -215,24 +215,16 @@ impl Machine<'_> {
         if self.pipeline.skipping() {
             return;
         }
-        for placed in commands {
+        // DISCARD ALL is committed when it is done, and an error behind it does not take it back: what corrects it is to be, too.
+        for placed in commands.iter().filter(|placed| placed.command != SessionCommand::DiscardAll) {
             let wrong = self.wrongly_reset(&placed.command);
             if wrong.is_empty() {
                 continue;
             }
             flush_forwarded(io);
-            let mut put =
-                |sql: &[u8]| put_own_statement(io.to_server, &mut self.pipeline, sql, ResponseAction::ForwardErrorOnly);
-            // DISCARD ALL is committed when it is done, and an error behind it does not take it back.
-            let commits = placed.command == SessionCommand::DiscardAll;
-            if commits {
-                put(b"BEGIN");
-            }
             for (name, value) in wrong {
-                put(&put_right(&placed.command, &name, &value));
-            }
-            if commits {
-                put(b"COMMIT");
+                let sql = put_right(&placed.command, &name, &value);
+                put_own_statement(io.to_server, &mut self.pipeline, &sql, ResponseAction::ForwardErrorOnly);
             }
         }
     }
@@ -282,12 +274,11 @@ impl Machine<'_> {
             return false;
         }
         let wrong = std::mem::take(&mut self.corrections);
-        let is_wrong = |(name, own): &OwnSetting| self.server.params.get(name.as_bytes()) != Some(&**own);
-        let put_right = |(name, own): &OwnSetting| put_right(&SessionCommand::DiscardAll, name, own);
-        let mut wrong: Vec<_> = wrong.iter().filter(|wrong| is_wrong(wrong)).map(put_right).collect();
+        let is_wrong = |(name, own): &&OwnSetting| self.server.params.get(name.as_bytes()) != Some(&**own);
+        let mut wrong: Vec<_> = wrong.iter().filter(is_wrong).map(put_discarded_right).collect();
         wrong.extend(self.keep_from_new_defaults());
         if !wrong.is_empty() {
-            self.ask(io, &wrong, Question::Correction { status, again: wrong.clone() });
+            self.ask(io, &wrong, Question::Correction { held: Some(status), again: wrong.clone() });
             return true;
         }
         let doubtful = self.doubtful_changes();
@@ -296,6 +287,18 @@ impl Machine<'_> {
         }
         self.ask(io, &[origins_query(&doubtful)], Question::Origins { status, wanted: Vec::new() });
         self.explained.looked_into(doubtful);
+        true
+    }
+
+    /// Corrects what `DISCARD ALL` has reset in front of a message of the client's that goes on behind it, if anything. Nothing is open
+    /// there: a `Sync` commits no work of the client's.
+    pub(super) fn correct_discarded(&mut self, io: &mut Buffers<'_>) -> bool {
+        if self.corrections.is_empty() || !self.pipeline.answered() {
+            return false;
+        }
+        // Not all of what it has reset is reported yet.
+        let wrong: Vec<_> = std::mem::take(&mut self.corrections).iter().map(put_discarded_right).collect();
+        self.ask(io, &wrong, Question::Correction { held: None, again: wrong.clone() });
         true
     }
 
@@ -350,9 +353,14 @@ impl Machine<'_> {
                 }
                 None
             }
-            Question::Correction { status, .. } => Some(status),
-            Question::CancelledCorrection { status, again } => {
-                self.ask(io, &again, Question::Correction { status, again: Vec::new() });
+            Question::Correction { held, .. } => {
+                if held.is_none() {
+                    self.pipeline.goes_on();
+                }
+                held
+            }
+            Question::CancelledCorrection { held, again } => {
+                self.ask(io, &again, Question::Correction { held, again: Vec::new() });
                 None
             }
             Question::Unanswered { status, error } => {
@@ -371,7 +379,7 @@ impl Machine<'_> {
                 if wrong.is_empty() {
                     return Some(status);
                 }
-                self.ask(io, &wrong, Question::Correction { status, again: wrong.clone() });
+                self.ask(io, &wrong, Question::Correction { held: Some(status), again: wrong.clone() });
                 None
             }
         }
@@ -392,6 +400,11 @@ fn put_right(command: &SessionCommand, name: &str, value: &[u8]) -> Vec<u8> {
         SessionCommand::ResetLocal { .. } => set_to_local(name, value),
         _ => set_to(name, value),
     }
+}
+
+/// Writes the `SET` that corrects what `DISCARD ALL` has reset.
+fn put_discarded_right((name, value): &OwnSetting) -> Vec<u8> {
+    put_right(&SessionCommand::DiscardAll, name, value)
 }
 
 /// Writes the query for the pins that still hold, a column each. Whatever is in a schema depends on it. All names are

@@ -43,7 +43,7 @@ pub struct Pipeline {
     copy_in: CopyIn,
     data: Data,
     course: Course,
-    /// Extended requests sent since the last `Sync` or simple query: the server keeps a transaction open for them.
+    /// Extended requests sent since the last `Sync` or simple query: the server may keep a transaction open for them.
     unsynced: usize,
     /// `Sync`s behind copy data that the copy under way ignores, if the server came to read them before it failed.
     swallowed: usize,
@@ -234,6 +234,11 @@ impl Pipeline {
     pub fn on_preparation_sent(&mut self) {
         self.unsynced = 0;
         self.settings = Settings::Changed;
+    }
+
+    /// Notes that the client goes on with what it has sent without a `Sync`, after one of pgferry's own.
+    pub fn goes_on(&mut self) {
+        self.unsynced = 1;
     }
 
     /// Returns whether the session would be settled if the server had reported the settings that pgferry has changed.

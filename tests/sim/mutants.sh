@@ -39,6 +39,8 @@ kept-not-carried | src/machine/preparation.rs | for sql in following\.iter\(\)\.
 ledger-commits-failed | src/machine/session_sync.rs | self\.client\.settings\.failed\(\); |
 ledger-ignores-rollback | src/machine/session_sync.rs | self\.client\.completed\(\Ktag(?=\)) | b"COMMIT".as_slice()
 corrections-left-out | src/machine/own_queries.rs | (?=if edits\.is_empty\(\) \{ \(Some) | edits.clear();
+query-behind-ours-lost | src/track/pipeline.rs | self\.course == Course::SkippingUnasked && \Krequest\.ends_alone\(\) | false
+discarded-not-corrected | src/machine/own_queries.rs | if \Kself\.corrections\.is_empty\(\) \|\| !self\.pipeline\.answered\(\) | true
 corrections-not-put | src/machine/own_queries.rs | if \Kself\.pipeline\.skipping\(\)(?= \{\n\s+return;) | true
 prompted-off-by-one | src/track/pipeline.rs | self\.prompted = self\.prompted\.saturating_sub\(1\); |
 prompt-forgotten | src/machine/from_client.rs | waits && !self\.is_preparing\(\) | false

@@ -710,6 +710,40 @@ const FOUND: &[(&str, &str)] = &[
      client half_close
      [Q('select code.set(''timezone'', ''Asia/Tokyo'') as z') P(c,'commit prepared ''two0_1''') D(S,c) S B('',c)]",
     ),
+    (
+        "a cancel request that strikes what corrects a DISCARD ALL fails nothing of the client's",
+        "setup mode=session reset=auto code=anything connections=1 dialling=1 buffer=512 socket=64 step=400 faults=true
+     fault 20 cancel
+     fault 50 cancel
+     client hang_up
+     {options= -c a.b= -c c.d=}
+     [P('','discard all') B('','') E C(P,'') S] |
+     [Q('show a.b')]",
+    ),
+    (
+        "a query behind a question of ours that has failed is answered",
+        "setup mode=transaction reset=auto code=sequences connections=1 dialling=2 buffer=4096 statements=100 socket=64 step=400 patient=true faults=true
+     fault 250 slow
+     fault 253 slow
+     fault 256 slow
+     fault 300 slow
+     fault 310 slow
+     client half_close
+     [Q('set statement_timeout = ''5ms''')]
+     [S P('','reset standard_conforming_strings') B('','') E Q('/* in front */ DECLARE K CURSOR WITH HOLD FOR SELECT * FROM V ')] |
+     client half_close tokens
+     {options= -c a.b= -c c.d=}
+     [P(s,'insert into u(token) values ($1)') S]
+     [Q('copy u(token) from stdin') d('tok1_1\n') c] |
+     [B('',s,'tok1_2') E S]
+     [B('',s,'tok1_3') E S]
+     [B('',s,'tok1_4') E B('',s,'tok1_5') E S] |
+     [Q('begin') Q('insert into u values (''tok1_6'', 1)') Q('insert into u values (''tok1_7'', 1)') Q('commit')] |
+     [P('','insert into u values (''tok1_8'', 1)') B('','') E S]
+     [Q('begin') Q('insert into u values (''tok1_9'', 1)') Q('insert into u values (''tok1_10'', 1)') Q('commit')]
+     [B('',s,'tok1_11') E S]
+     [Q('insert into u values (''tok1_12'', 1)')]",
+    ),
 ];
 
 #[test]
