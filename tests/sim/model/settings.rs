@@ -224,7 +224,9 @@ impl Settings {
             held.text = Rc::clone(&value);
         }
         self.report |= setting.reported.is_some();
+        // What the session has set stays, and is not reported anew.
         if setting.reported.is_some()
+            && setting.held.source == Source::Start
             && let Some(at_once) = &mut self.at_once
         {
             at_once.push((Rc::clone(&setting.name), Rc::clone(&setting.held.text)));

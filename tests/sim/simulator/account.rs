@@ -137,7 +137,8 @@ impl<'a> Account<'a> {
             (b'E', b'G') => return Taken::Unknown,
             (b'Q' | b'F' | b'S', b'Z') => self.at += 1,
             (b'Q', b'T' | b'D' | b'C' | b'I' | b'E' | b'H' | b'd' | b'c') | (b'F', b'V' | b'E') | (b'S', b'E') => {}
-            (b'C', b'E') if cannot_fail => return Taken::OfNothing,
+            // A cancel request or a time limit may strike what pgferry has put in front of it.
+            (b'C', b'E') if cannot_fail && *seen.body != *b"ERROR 57014" => return Taken::OfNothing,
             (b'P' | b'B' | b'D' | b'E' | b'C' | b'H', b'E') => {
                 self.skips = true;
                 self.at += 1;

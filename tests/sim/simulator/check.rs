@@ -139,6 +139,8 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         return Told::Wrong(shown(), "dying word".to_owned());
     }
     let allows = |name: &str| says(member, |text| text.contains(&format!("{name}{}", expected::SHORT)));
+    let ends_in_half = |write: &Write| write.cut.is_some() || matches!(write.messages.last(), Some(Message::Raw(_)));
+    let cut = case.members.iter().any(|member| member.script.writes.last().is_some_and(ends_in_half));
     if at >= expected.seen.len() {
         let is_cancelled = || client.cancelled || allows(" statement");
         // PostgreSQL loses with a session what it has not sent, which pgferry may have had it send; and it says nothing of a
@@ -151,6 +153,8 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
             // An error has what is in front of it sent.
             Some((last, told)) if is_one_of(last, &["ERROR 57014"]) && is_cancelled() => Some(told),
             Some((last, told)) if case.setup.refusals && is_one_of(last, &REFUSALS) => Some(told),
+            // What half a message names is prepared first, which a failed transaction refuses.
+            Some((last, told)) if cut && is_one_of(last, &["ERROR 25P02"]) => Some(told),
             _ => None,
         });
         let told = told.unwrap_or(&own.seen);
@@ -172,15 +176,9 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // A client that ends in the middle of a copy or a message is told of it in other words, or not at all.
         return Told::TheSame;
     }
-    let ends_in_half = |write: &Write| write.cut.is_some() || matches!(write.messages.last(), Some(Message::Raw(_)));
-    let cut = case.members.iter().any(|member| member.script.writes.last().is_some_and(ends_in_half));
     let lost = seen.is_some_and(|seen| is_one_of(seen, &["FATAL 08006"]));
     if cut && lost && at + 1 >= expected.seen.len() {
         // Its last ReadyForQuery waited for a question to the server, which half a message of its own was in front of.
-        return Told::TheSame;
-    }
-    if cut && at >= expected.seen.len() && seen.is_some_and(|seen| is_one_of(seen, &["ERROR 25P02"])) {
-        // What half a message names is prepared first, which a failed transaction refuses.
         return Told::TheSame;
     }
     if cut && at >= own.seen.len() && expected.seen[at..].iter().all(|seen| seen.tag != b'Z') {
