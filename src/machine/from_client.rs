@@ -9,6 +9,7 @@ use crate::track::message_target;
 use crate::track::pipeline::Note;
 use crate::track::server_state::Ran;
 use crate::track::session_command::{self, SessionCommand};
+use crate::track::statements::MEANWHILE;
 use crate::track::transaction_block::{self, Block, IDLE};
 use crate::track::{Request, ResponseAction};
 use crate::wire::{Head, frame, frontend, head};
@@ -222,15 +223,12 @@ impl Machine<'_> {
             request,
             Some(Request::Query | Request::Parse | Request::Bind | Request::Describe | Request::Close)
         );
-        let copies = matches!(request, Some(Request::CopyData | Request::CopyEnd));
         let waits = match self.gate {
             Gate::Answers => !harmless,
             Gate::Open if self.pipeline.owed() >= MAX_OWED => true,
             Gate::Open if !syncs && self.pipeline.kept_bytes() > MAX_KEPT_BYTES => true,
             // What a reset has to be corrected to is known when the server is ready.
             Gate::Open if !self.corrections.is_empty() && !self.pipeline.knows_status() => true,
-            // A copy fails by what was answered in place of the server.
-            Gate::Open if copies => self.pipeline.owes_synthesized(),
             Gate::Open if !syncs && self.carries() && self.pipeline.copy_is_expected() => true,
             // What is in force is reported when the server is ready.
             Gate::Open if about_statements && self.client.in_force.are_unknown() && !self.pipeline.knows_status() => {
@@ -370,6 +368,12 @@ impl Machine<'_> {
 
     /// Answers the message instead of the server.
     pub(super) fn synthesize(&mut self, io: &mut Buffers<'_>, incoming: Incoming, note: Note) {
+        if self.pipeline.may_copy() {
+            // The server is to see that something has no place in a copy, where it has none.
+            flush_forwarded(io);
+            frontend::put_close(io.to_server, MEANWHILE);
+            self.pipeline.request(Request::Close, ResponseAction::ForwardErrorOnly);
+        }
         self.pipeline.request_with(incoming.request, ResponseAction::Synthesize, Some(note));
         self.undo();
         self.drop_message(io, incoming);

@@ -1,7 +1,7 @@
 //! Server to client: walks the server's messages, notes what they say, and marks what the client gets.
 
 use super::own_queries::Question;
-use super::{Buffers, End, Machine, Phase, buffer_for_client, flush_forwarded};
+use super::{Buffers, End, Machine, Phase, buffer_for_client};
 use crate::config::Mode;
 use crate::track::plan_settings::{self, PlannedUnder};
 use crate::track::server_state::Reports;
@@ -269,7 +269,6 @@ impl Machine<'_> {
                 self.release_held(io, action);
                 self.pipeline.response(tag);
             }
-            backend::COPY_IN => self.copy_begins(io),
             backend::PORTAL_SUSPENDED => {
                 self.pipeline.response(tag);
                 if action == MessageAction::Forward {
@@ -284,17 +283,6 @@ impl Machine<'_> {
             }
         }
         Ok(action)
-    }
-
-    fn copy_begins(&mut self, io: &mut Buffers<'_>) {
-        let dropped = self.pipeline.copy_lacks_synthesized();
-        self.pipeline.response(backend::COPY_IN);
-        // A message that is not whole yet ends it just as well.
-        if dropped && !self.client_stream.is_partial() {
-            // The server has not seen what the client has sent behind it, and ends the copy for such a message.
-            flush_forwarded(io);
-            frontend::put_close(io.to_server, "");
-        }
     }
 
     /// The client gets what was held back in front of the message that comes.

@@ -13,13 +13,11 @@ use crate::track::server_state::Reports;
 use crate::track::session_command::{Commands, PositionedCommand, SessionCommand};
 use crate::track::settings_in_force::SettingsInForce;
 use crate::track::startup_settings;
+use crate::track::statements::MEANWHILE;
 use crate::track::text_edit::Edit;
 use crate::track::transaction_block::IDLE;
 use crate::track::{Pins, Pipeline, Request, ResponseAction, SqlEffects};
 use crate::wire::{backend, frontend};
-
-/// The name of a statement and a portal of pgferry's own, for a moment.
-const MEANWHILE: &str = "pgferry_meanwhile";
 
 /// The reasons for keeping a connection that [`pins_query`] asks about, in its order.
 const ASKED: [Pins; 6] = [Pins::ROLE, Pins::TEMP, Pins::LISTEN, Pins::PREPARE, Pins::CURSOR, Pins::LOCK];

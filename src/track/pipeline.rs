@@ -432,12 +432,6 @@ impl Pipeline {
         self.readies
     }
 
-    /// Returns whether the answer to something that is owed is synthesized.
-    #[must_use]
-    pub fn owes_synthesized(&self) -> bool {
-        self.queue.iter().any(|entry| entry.action == ResponseAction::Synthesize)
-    }
-
     /// Returns whether all that is owed behind the next `n` answers is synthesized.
     #[must_use]
     pub fn owes_synthesized_only_behind(&self, n: usize) -> bool {

@@ -22,6 +22,9 @@ use crate::wire::frontend;
 /// Prefix of every server-side name.
 pub(crate) const PREFIX: &str = "pgferry_";
 
+/// Name of a statement and a portal of pgferry's own, which are there for a moment only.
+pub(crate) const MEANWHILE: &str = "pgferry_meanwhile";
+
 /// Number of statements that a cache keeps for which no client has a name; as many as clients use where these are more.
 const MAX_UNUSED: usize = 5_000;
 

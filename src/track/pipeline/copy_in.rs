@@ -12,11 +12,11 @@ impl Pipeline {
         self.copy_in == CopyIn::No && self.data == Data::Sent
     }
 
-    /// Returns whether something that the server was not asked came in front of the end of the copy that is next.
+    /// Returns whether a copy may begin with what the client is owed: it would fail by a message that has no place in it.
     #[must_use]
-    pub fn copy_lacks_synthesized(&self) -> bool {
-        let mut in_copy = self.queue.iter().take_while(|entry| entry.request != Request::CopyEnd);
-        in_copy.any(|entry| entry.action == ResponseAction::Synthesize)
+    pub fn may_copy(&self) -> bool {
+        let may = |request| matches!(request, Request::Query | Request::Execute);
+        self.queue.iter().any(|entry| entry.action == ResponseAction::Forward && may(entry.request))
     }
 
     /// Returns whether the server waits for copy data.

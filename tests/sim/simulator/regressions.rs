@@ -744,6 +744,20 @@ const FOUND: &[(&str, &str)] = &[
      [B('',s,'tok1_11') E S]
      [Q('insert into u values (''tok1_12'', 1)')]",
     ),
+    (
+        "a Sync behind a Close that fails a copy is answered",
+        "setup version=12 mode=transaction reset=always connections=1 step=40
+     client half_close
+     [P(b,'select $1') P('','copy t(token) from stdin') B('','') E C(S,b) S R(42000000147100eda0800000000001ffffffff0000) S P('','select $1::text ') S]",
+    ),
+    (
+        "a copy that has failed before a Close fails once",
+        "setup version=13 mode=transaction reset=always connections=1 statements=1 socket=64 step=400
+     client half_close
+     [S P(b,'rollback to s') P('','copy u from stdin') B(k,'') E(k,0) P('','select nextval(''code.seq0'')',20,23) S C(S,b) Q('select code.reset(''timezone'')')]
+     client half_close
+     [Q('rollback') Q('show search_path')]",
+    ),
 ];
 
 #[test]
