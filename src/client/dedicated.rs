@@ -201,6 +201,9 @@ fn poll_one_way(cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn, position: 
             Poll::Ready(Err(_)) => return Poll::Ready(()),
             Poll::Pending => return Poll::Pending,
         }
+        // The first of it may have come with the login.
+        let arrived = from.input.unparsed().len();
+        from.input.parse(arrived);
         if !from.input.unsent().is_empty() {
             match to.poll_write(cx, from.input.unsent()) {
                 Poll::Ready(Ok(n)) if n > 0 => {
@@ -213,10 +216,7 @@ fn poll_one_way(cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn, position: 
             continue;
         }
         match from.poll_fill(cx) {
-            Poll::Ready(Ok(n)) if n > 0 => {
-                let all = from.input.unparsed().len();
-                from.input.parse(all);
-            }
+            Poll::Ready(Ok(n)) if n > 0 => {}
             Poll::Ready(_) => return Poll::Ready(()),
             Poll::Pending => return Poll::Pending,
         }
