@@ -5,13 +5,13 @@ mod opening;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::client_slots::ClientSlot;
 use super::login::{self, Dedicated};
 use super::session_handle::{SessionHandle, SessionTarget};
 use super::sessions::SessionSpec;
-use super::{Shared, farewell, refuse};
+use super::{Shared, farewell, refuse, unless_draining};
 use crate::drain::Phase;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::Conn;
@@ -38,13 +38,13 @@ pub(crate) async fn run(
 ) {
     let pending_logins = shared.client_slots.pending_logins(place.as_ref());
     let opening = Opening::new(shared, conn, pending_logins, &admitted, connected_at);
-    let new_conn = match opening.run().await {
+    let new_conn = match unless_draining(shared, Duration::ZERO, opening.run()).await {
         Ok(Some(new_conn)) => new_conn,
         Ok(None) => return,
         Err(client_error) => return refuse(shared, conn, &client_error).await,
     };
     place.iter_mut().for_each(ClientSlot::logged_in);
-    let _slots = match slots(shared, &admitted).await {
+    let _slots = match unless_draining(shared, Duration::ZERO, slots(shared, &admitted)).await {
         Ok(slots) => slots,
         Err(client_error) => {
             let how = ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
@@ -201,6 +201,9 @@ fn poll_one_way(cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn, position: 
             Poll::Ready(Err(_)) => return Poll::Ready(()),
             Poll::Pending => return Poll::Pending,
         }
+        // The first of it may have come with the login.
+        let arrived = from.input.unparsed().len();
+        from.input.parse(arrived);
         if !from.input.unsent().is_empty() {
             match to.poll_write(cx, from.input.unsent()) {
                 Poll::Ready(Ok(n)) if n > 0 => {
@@ -213,10 +216,7 @@ fn poll_one_way(cx: &mut Context<'_>, from: &mut Conn, to: &mut Conn, position: 
             continue;
         }
         match from.poll_fill(cx) {
-            Poll::Ready(Ok(n)) if n > 0 => {
-                let all = from.input.unparsed().len();
-                from.input.parse(all);
-            }
+            Poll::Ready(Ok(n)) if n > 0 => {}
             Poll::Ready(_) => return Poll::Ready(()),
             Poll::Pending => return Poll::Pending,
         }

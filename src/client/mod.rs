@@ -6,6 +6,7 @@
 //! - [`client_slots`]: the number of clients that there may be.
 //! - [`client_auth`]: what clients meet first, with [`tls_offer`] and [`secrets`] (`salt_key` makes the salts of roles that have none);
 //!   [`tls_incapable`] is about programs that TLS is not offered to.
+//! - [`presence`]: whether a client is still there.
 //! - [`error_log`]: what the log tells of errors.
 //! - [`sessions`]: all of them; [`session_handle`] is how others reach one.
 //! - [`cancel`]: requests that reach a session by its [`cancel_key`], or by [`predecessor`] the process before this one.
@@ -22,6 +23,7 @@ pub(crate) mod greeting;
 pub(crate) mod handshake;
 pub(crate) mod login;
 pub(crate) mod predecessor;
+mod presence;
 pub(crate) mod relay;
 mod salt_key;
 pub(crate) mod secrets;
@@ -61,6 +63,10 @@ use tls_incapable::TlsIncapable;
 
 /// Longest time that a farewell may take to arrive.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest time that a client takes to say what it wants once the process is to end: it may be a request to cancel what keeps the
+/// process from ending.
+const OPENING_GRACE: Duration = Duration::from_secs(1);
 
 /// State that all sessions share.
 #[derive(Debug)]
@@ -232,10 +238,26 @@ async fn log_in(
     if let Poll::Ready(outcome) = poll_once(login.as_mut()).await {
         return outcome;
     }
+    Box::pin(unless_draining(shared, Duration::ZERO, login)).await
+}
+
+/// Does `work`, unless the process is to end and has been so for `grace`.
+///
+/// # Errors
+/// What the client is told then.
+async fn unless_draining<T>(
+    shared: &Shared,
+    grace: Duration,
+    work: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    let ends = async {
+        shared.drain.reached(Phase::Draining).await;
+        tokio::time::sleep(grace).await;
+    };
     tokio::select! {
         biased;
-        outcome = login => outcome,
-        () = Box::pin(shared.drain.reached(Phase::Draining)) => Err(shutting_down()),
+        outcome = work => outcome,
+        () = ends => Err(shutting_down()),
     }
 }
 
@@ -253,8 +275,10 @@ async fn meet(
         return hello;
     }
     let waited = shared.client_slots.pending_logins(place).wait(hello);
-    let hello = Box::pin(tokio::time::timeout_at((connected_at + limit).into(), waited)).await;
-    hello.map_err(|_| login::timed_out(limit))?.ok_or_else(client_slots::evicted)?
+    let in_time = tokio::time::timeout_at((connected_at + limit).into(), waited);
+    let hello =
+        Box::pin(unless_draining(shared, OPENING_GRACE, async { in_time.await.map_err(|_| login::timed_out(limit)) }));
+    hello.await?.ok_or_else(client_slots::evicted)?
 }
 
 /// Polls `future` once: where it needs not wait, no clock or watch has to be set for it.

@@ -1,7 +1,7 @@
 //! Who comes in: pass-through, peer, trust.
 
 use crate::harness::postgres::PASSWORD;
-use crate::harness::protocol_client::{message, password, startup, tags};
+use crate::harness::protocol_client::{message, password, query, startup, tags};
 use crate::harness::{Message, Pgferry, Postgres, ProtocolClient, eventually};
 
 /// Logs in and answers the question for a password, if there is one; returns all that was said.
@@ -318,4 +318,25 @@ fn a_greeting_has_postgresqls_spelling_where_no_connection_can_be_asked() {
         let directly = told(&mut ProtocolClient::tcp(postgres.port), name, value);
         assert_eq!(told(&mut ferry.raw(), name, value), directly, "{name} = {value}");
     }
+}
+
+/// They come together, so that most wait until it is known whether the server lets their role in.
+#[test]
+fn clients_that_send_no_more_are_logged_in_and_get_their_answers() {
+    let postgres = Postgres::shared();
+    let ferry = Pgferry::start(postgres, &[]);
+    let answers = |connect: &dyn Fn() -> ProtocolClient| {
+        let clients: Vec<_> = (0..20)
+            .map(|_| {
+                let mut raw = connect();
+                raw.send(&[startup(&[("user", "trust_user"), ("database", "postgres")]), query("select 7")].concat());
+                raw.end();
+                raw
+            })
+            .collect();
+        clients.into_iter().map(|mut raw| tags(&raw.read_to_end()).replace('S', "")).collect::<Vec<_>>()
+    };
+    let direct = answers(&|| ProtocolClient::tcp(postgres.port));
+    assert!(direct.iter().all(|tags| tags == "RKZTDCZ"), "{direct:?}");
+    assert_eq!(answers(&|| ferry.raw()), direct);
 }

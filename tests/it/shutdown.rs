@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 
-use crate::harness::protocol_client::{CANCEL_REQUEST, packet, query, startup, tags};
+use crate::harness::protocol_client::{CANCEL_REQUEST, SSL_REQUEST, packet, query, startup, tags};
 use crate::harness::{ChildProcess, Pgferry, Postgres, Signal, eventually};
 
 #[test]
@@ -262,4 +262,35 @@ fn the_signal_by_which_pgbouncer_resumes_ends_nothing() {
     ferry.signal(Signal::SIGUSR2);
     ferry.logs("SIGUSR2 does nothing here");
     assert_eq!(client.value("select 1"), "1");
+}
+
+#[test]
+fn clients_that_say_nothing_do_not_hold_up_the_end() {
+    let postgres = Postgres::shared();
+    let env = [("PGFERRY_CLIENT_LOGIN_TIMEOUT", "1min"), ("PGFERRY_DRAIN_TIMEOUT", "1min")];
+    let mut ferry = Pgferry::start_with(&postgres.url(), &[], &env);
+    let mut silent = ferry.raw();
+    let mut encrypts = ferry.raw();
+    encrypts.send(&packet(SSL_REQUEST, b""));
+    assert_eq!(encrypts.byte(), b'S');
+    let mut asked = ferry.raw();
+    asked.send(&startup(&[("user", "scram_user"), ("database", "postgres"), ("replication", "database")]));
+    assert_eq!(asked.recv().expect("a question").tag, b'R');
+    let mut busy = ferry.raw();
+    busy.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+    let welcome = busy.until_ready();
+    let key = welcome.iter().find(|message| message.tag == b'K').expect("a key").body.clone();
+    busy.send(&query("select pg_sleep(60)"));
+    ferry.signal(Signal::SIGTERM);
+    for (who, raw) in [("silent", &mut silent), ("asked for its password", &mut asked)] {
+        let messages = raw.read_to_end();
+        assert_eq!(tags(&messages), "E", "{who}");
+        assert_eq!(messages[0].field(b'C'), "57P03", "{who}");
+    }
+    drop((silent, encrypts, asked));
+    // A request to cancel what keeps the process from ending is heard.
+    let mut cancels = ferry.raw();
+    cancels.send(&packet(CANCEL_REQUEST, &key));
+    assert!(tags(&busy.read_to_end()).ends_with("EZE"));
+    assert_eq!(ferry.wait().code(), Some(0), "{}", ferry.log());
 }

@@ -9,6 +9,7 @@ use crate::auth::{Credential, Password};
 use crate::client::Shared;
 use crate::client::client_slots::PendingLogins;
 use crate::client::login::{self, Dedicated, challenge};
+use crate::client::presence::while_present;
 use crate::config::{Auth, Settings};
 use crate::error::ClientError;
 use crate::net::Conn;
@@ -74,7 +75,7 @@ impl<'a> Opening<'a> {
                 (error, _) if error.is_full() => {
                     self.shared.pools.server_is_full(None, &self.admitted.database, &error);
                     let pause = timeout_at(self.deadline, sleep(pause_while_full()));
-                    let Some(paused) = challenge::while_connected(self.conn, pause).await else { return Ok(None) };
+                    let Some(paused) = while_present(self.conn, pause).await else { return Ok(None) };
                     paused.map_err(|_| error.client_error())?;
                 }
                 (error, _) if error.is_credential() && self.given.is_some() => {
@@ -89,7 +90,7 @@ impl<'a> Opening<'a> {
 
     /// Waits for a slot among those that log in; `None` when the client went away.
     async fn slot(&mut self) -> Result<Option<LoginSlot>, ClientError> {
-        let turn = challenge::while_connected(self.conn, self.source.turn(self.deadline)).await.transpose()?;
+        let turn = while_present(self.conn, self.source.turn(self.deadline)).await.transpose()?;
         // The next of the same source may wait for a slot once this one has it.
         let Some(_turn) = turn else { return Ok(None) };
         let slot = self.shared.server_side.logins.slots.take();

@@ -1,7 +1,5 @@
 //! What clients are asked, and what they answer.
 
-use std::future::poll_fn;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -9,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::timed_out;
 use crate::auth::Password;
 use crate::client::client_slots::{PendingLogins, evicted};
+use crate::client::presence::gone;
 use crate::config::value;
 use crate::error::{ClientError, ErrorSource, sqlstate};
 use crate::net::{Conn, Peer, RecvError};
@@ -64,29 +63,6 @@ pub(crate) fn read_password(body: &[u8]) -> Result<Password, ClientError> {
     }
 }
 
-/// Completes when the client is gone. What it sends meanwhile is kept, as far as the buffer goes.
-pub(crate) async fn disconnected(conn: &mut Conn) {
-    poll_fn(|cx| {
-        while !conn.input.is_full() {
-            conn.input.shrink();
-            if ready!(conn.poll_readable(cx)).is_err() || !matches!(ready!(conn.poll_fill(cx)), Ok(1..)) {
-                return Poll::Ready(());
-            }
-        }
-        Poll::Pending
-    })
-    .await;
-}
-
-/// Does `work`, which waits for others; `None` when the client goes away before: one that does not wait takes no turn.
-pub(crate) async fn while_connected<T>(conn: &mut Conn, work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! {
-        biased;
-        () = disconnected(conn) => None,
-        done = work => Some(done),
-    }
-}
-
 /// Holds back the reply to a wrong answer, until `deadline` at most: the longer, the more of them came from there.
 ///
 /// # Errors
@@ -105,7 +81,7 @@ pub(crate) async fn delay_reply<T>(
     let held = pending_logins.wait(async {
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = disconnected(conn) => {}
+            () = gone(conn) => {}
         }
     });
     // Where the place is needed, the reply comes sooner.

@@ -19,6 +19,7 @@ use super::Shared;
 use super::cancel_key::CancelKey;
 use super::client_slots::PendingLogins;
 use super::greeting;
+use super::presence::while_present;
 use super::startup_cache::{ParsedStartup, Replication};
 use crate::auth::{Check, Credential};
 use crate::config::{Auth, ClientIdentity, Mode, Rule, Settings, Transport};
@@ -383,7 +384,7 @@ impl LoginAttempt<'_> {
 
     /// Waits for the client's turn to be tried upstream; `None` when it goes away.
     async fn turn<'s>(&mut self, source: &'s SourceLimit) -> Result<Option<Turn<'s>>, ClientError> {
-        challenge::while_connected(self.conn, source.turn(self.deadline)).await.transpose()
+        while_present(self.conn, source.turn(self.deadline)).await.transpose()
     }
 
     /// Waits for the turn to check the client's answer here; `None` when it goes away.
@@ -392,12 +393,12 @@ impl LoginAttempt<'_> {
         check: Check,
         source: &'s SourceLimit,
     ) -> Result<Option<CheckTurn<'s>>, ClientError> {
-        challenge::while_connected(self.conn, source.turn_to_check(check, self.deadline)).await.transpose()
+        while_present(self.conn, source.turn_to_check(check, self.deadline)).await.transpose()
     }
 
     /// Does `work`, which waits for others; `None` when the client goes away.
     async fn or_disconnected<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, ClientError> {
-        let done = challenge::while_connected(self.conn, timeout_at(self.deadline, work)).await;
+        let done = while_present(self.conn, timeout_at(self.deadline, work)).await;
         done.transpose().map_err(|_| timed_out(self.settings.timeouts.client_login_timeout))
     }
 

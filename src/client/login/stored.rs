@@ -13,6 +13,7 @@ use crate::auth::scram::server::{Offered, Server};
 use crate::auth::scram::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError, Verifier};
 use crate::auth::stored::{Lookup, compare, compare_md5};
 use crate::auth::{Check, Credential, Stored};
+use crate::client::presence::while_present;
 use crate::client::secrets::Secrets;
 use crate::config::Auth;
 use crate::error::{ClientError, ErrorSource, sqlstate};
@@ -67,7 +68,7 @@ impl LoginAttempt<'_> {
                 Err(_) => timeout_at(deadline, lookup).await.unwrap_or_else(|_| Err(timed_out(limit))),
             }
         };
-        let Some(found) = challenge::while_connected(self.conn, look_up).await else { return Ok(Lookup::Due) };
+        let Some(found) = while_present(self.conn, look_up).await else { return Ok(Lookup::Due) };
         if found.is_err() {
             source.count();
         }

@@ -2,14 +2,14 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::Session;
+use crate::client::presence::poll_gone;
 use crate::config::Settings;
 use crate::drain::Phase;
 use crate::machine::first_request::first_query;
-use crate::net::Conn;
 use crate::track::ServerState;
 use crate::track::function_sources;
 use crate::upstream::Lease;
@@ -85,8 +85,6 @@ impl Session<'_> {
 
     async fn wait_for_lease(&mut self, settings: &Settings, since: Instant, doubtful: Option<Lease>) -> Acquired {
         self.handle.set_waiting(since);
-        // As many may wait as there are clients.
-        self.conn.input.shrink();
         let Self { shared, handle, conn, pool, state, .. } = self;
         let (pauses, database) = (&shared.server_side.pauses, &pool.key.database);
         let begin = |doubtful: Option<Lease>| async {
@@ -113,7 +111,7 @@ impl Session<'_> {
                     );
                 }
                 if handle.wake.poll_woken(cx).is_pending() {
-                    return poll_disconnected(conn, cx).map(|()| Acquired::ClientGone);
+                    return poll_gone(conn, cx).map(|()| Acquired::ClientGone);
                 }
                 handle.publish_addrs(conn.stream());
                 if handle.is_killed() {
@@ -133,21 +131,4 @@ impl Session<'_> {
         })
         .await
     }
-}
-
-/// Completes when the client is gone. What it sends meanwhile is kept, as far as the buffer goes.
-fn poll_disconnected(conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
-    while !conn.input.is_full() {
-        // Not before something comes is there need for more storage.
-        if ready!(conn.poll_readable(cx)).is_err() {
-            return Poll::Ready(());
-        }
-        match ready!(conn.poll_fill(cx)) {
-            Ok(1..) => {}
-            // It sends no more, and still waits for its answers.
-            Ok(0) if !conn.stream().is_hung_up() => return Poll::Pending,
-            Ok(0) | Err(_) => return Poll::Ready(()),
-        }
-    }
-    Poll::Pending
 }

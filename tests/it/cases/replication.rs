@@ -76,6 +76,23 @@ fn replication_client_that_sends_no_more_gets_its_answers() {
     eventually("the connection has ended", || walsenders(&postgres) == "0");
 }
 
+/// Nothing tells a client without a password that it has to wait for its login.
+#[test]
+fn statements_that_a_replication_client_sends_with_its_login_are_carried_out() {
+    let postgres = Postgres::shared();
+    let ferry = Pgferry::start(postgres, &[]);
+    let login = startup(&[("user", "trust_user"), ("database", "postgres"), ("replication", "database")]);
+    for mut raw in [ProtocolClient::tcp(postgres.port), ferry.raw()] {
+        raw.send(&[login.clone(), query("select 7")].concat());
+        assert!(tags(&raw.until_ready()).starts_with('R'));
+        assert_eq!(tags(&raw.until_ready()), "TDCZ");
+    }
+    let mut raw = ferry.raw();
+    raw.send(&[login, query("select 7")].concat());
+    raw.end();
+    assert!(tags(&raw.read_to_end()).ends_with("ZTDCZ"), "one that sends no more");
+}
+
 /// A message of the server's of which a client has had part, when its session is killed.
 #[test]
 fn error_of_pgferrys_own_does_not_end_up_in_a_message_of_the_servers() {
