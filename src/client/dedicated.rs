@@ -112,7 +112,7 @@ async fn slots(shared: &Shared, admitted: &Dedicated) -> Result<(Option<Slot>, U
     let patience = shared.settings().timeouts.server_connect_timeout;
     let user = shared.pools.user_slot(&admitted.user, patience).await;
     let user = user.map_err(|QuotaExceeded| login::too_many(&admitted.user, "max_user_connections"))?;
-    let slot = shared.pools.slot(user, patience).await.ok_or_else(|| {
+    let slot = shared.pools.slot(Some(user), patience).await.ok_or_else(|| {
         let message = "no upstream connection is free for replication";
         ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, message)
             .hint("A replication connection takes one of max_upstream for itself.")

@@ -10,6 +10,7 @@ pub(crate) mod lease;
 mod maintenance;
 pub(in crate::upstream) mod neighbours;
 mod opening;
+pub(in crate::upstream) mod pool_slots;
 mod returning;
 mod state;
 mod tentative;
@@ -276,15 +277,13 @@ impl Pool {
         None
     }
 
-    /// Notes that a connection has been closed.
+    /// Notes that a connection has been closed, which still has its slots.
     pub(super) fn closed(&self, how: Closed, why: CloseReason) {
         self.server_side.counters.close(how, why);
         if why == CloseReason::Dead {
             self.parameters.note_lost(Instant::now());
         }
         self.queue().turnover.happened();
-        self.open_as_needed();
-        self.note_freed();
     }
 
     /// Takes an idle connection out: the one that has been idle longest.

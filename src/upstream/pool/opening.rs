@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use super::Pool;
 use super::lease::PooledConn;
 use super::neighbours::Among;
+use super::pool_slots::PoolSlots;
 use crate::config::Settings;
 use crate::lock::lock;
 use crate::net::tls::TlsSession;
@@ -23,7 +24,7 @@ use crate::upstream::queue::{Next, Queue};
 use crate::upstream::quota::QuotaExceeded;
 use crate::upstream::server_conn::{BackendKey, ServerConn};
 use crate::upstream::server_side::ServerSide;
-use crate::upstream::slots::{Slot, SlotGuard};
+use crate::upstream::slots::Slot;
 use crate::upstream::turnover::Turnover;
 
 impl Pool {
@@ -60,23 +61,25 @@ impl Pool {
     }
 
     /// The slots of a connection that is open already, if they are free.
-    fn try_take_slots(&self) -> Option<SlotGuard> {
+    fn try_take_slots(&self) -> Option<PoolSlots> {
         let user = self.user_slot().ok()?;
         let pool = self.slot(&self.queue())?;
         let capacity = &self.server_side.capacity;
-        Some(SlotGuard { pool, process: capacity.try_take_of(capacity.share())?, user })
+        let process = capacity.try_take_of(capacity.share())?;
+        Some(PoolSlots::waiting(self.this.clone(), pool, user).with_process(process))
     }
 
     /// The slots of a connection that is open already, for which an idle one of another pool makes room.
-    async fn wait_for_slots(&self, patience: Duration) -> Option<SlotGuard> {
+    async fn wait_for_slots(&self, patience: Duration) -> Option<PoolSlots> {
         let user = self.user_slot().ok()?;
         let pool = self.slot(&self.queue())?;
+        let slots = PoolSlots::waiting(self.this.clone(), pool, user);
         let process = self.server_side.capacity.take(patience, || self.make_room(Among::All)).await?;
-        Some(SlotGuard { pool, process, user })
+        Some(slots.with_process(process))
     }
 
-    /// The slot of a connection among those of its user; `Ok(None)` where these are not limited.
-    fn user_slot(&self) -> Result<Option<Slot>, QuotaExceeded> {
+    /// The slot of a connection among those of its user.
+    fn user_slot(&self) -> Result<Slot, QuotaExceeded> {
         let ServerSide { config, quotas, .. } = &*self.server_side;
         quotas.upstream_slot(&config.settings.load(), &self.key.user)
     }
@@ -120,9 +123,16 @@ impl Pool {
                 }
                 return;
             };
-            let Some(process) = capacity.try_take_of(share) else {
+            let Ok(user) = self.user_slot() else {
                 drop(queue);
                 drop(slot);
+                self.make_room(Among::SameRole);
+                return;
+            };
+            // Last: a slot in the process that is taken and given up again would be missed by a pool that looks for one meanwhile.
+            let Some(process) = capacity.try_take_of(share) else {
+                drop(queue);
+                drop((slot, user));
                 if share == usize::MAX || self.make_room(Among::All) {
                     return;
                 }
@@ -130,16 +140,10 @@ impl Pool {
                 share = usize::MAX;
                 continue;
             };
-            let Ok(user) = self.user_slot() else {
-                drop(queue);
-                drop((slot, process));
-                self.make_room(Among::SameRole);
-                return;
-            };
             queue.dial_starts();
             drop(queue);
             let Some(this) = self.this.upgrade() else { return };
-            let slots = SlotGuard { pool: slot, process, user };
+            let slots = PoolSlots::waiting(self.this.clone(), slot, user).with_process(process);
             tokio::spawn(this.dial(slots, Arc::clone(&settings)));
         }
     }
@@ -191,7 +195,7 @@ impl Pool {
         });
     }
 
-    async fn dial(self: Arc<Self>, slots: SlotGuard, settings: Arc<Settings>) {
+    async fn dial(self: Arc<Self>, slots: PoolSlots, settings: Arc<Settings>) {
         let ServerSide { config, counters, buffers, starvation, key, .. } = &*self.server_side;
         let ends = DialEnds(&self);
         // The first connection asks for nothing, so that what the server gives to clients that ask for nothing is
