@@ -334,7 +334,7 @@ impl AuthQuery {
         let ServerSide { config, counters, buffers, .. } = &*pools.server_side;
         let settings = config.settings.load_full();
         let params = vec![
-            (b"database".to_vec(), database.to_vec()),
+            (b"database".to_vec(), config.real_database(database)),
             (b"application_name".to_vec(), b"pgferry auth_query".to_vec()),
         ];
         let deadline = Instant::now() + self.limit;
