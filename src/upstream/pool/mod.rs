@@ -328,14 +328,20 @@ impl Pool {
         unfit
     }
 
-    /// Reason why a connection must go at `now`, if it must.
-    fn unfit(&self, server_conn: &ServerConn, now: Instant) -> Option<CloseReason> {
+    /// Reason why a connection must go that was right when its opening began, if what has been said since holds for it.
+    fn recalled(&self, server_conn: &ServerConn) -> Option<CloseReason> {
         let conn_info = &server_conn.conn_info;
         if self.server_side.config.generation() != conn_info.generation {
             return Some(CloseReason::Reload);
         }
-        if conn_info.id < self.oldest.load(Ordering::Relaxed) || self.is_paused() {
-            return Some(CloseReason::Command);
+        (conn_info.id < self.oldest.load(Ordering::Relaxed) || self.is_paused()).then_some(CloseReason::Command)
+    }
+
+    /// Reason why a connection must go at `now`, if it must.
+    fn unfit(&self, server_conn: &ServerConn, now: Instant) -> Option<CloseReason> {
+        let conn_info = &server_conn.conn_info;
+        if let Some(why) = self.recalled(server_conn) {
+            return Some(why);
         }
         if self.role_auth.succession().is_some() {
             return Some(CloseReason::Identity);
