@@ -100,7 +100,7 @@ impl HttpServer {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         let inside = runtime.enter();
         let listener = match (given, address) {
-            (Some(given), _) => given.adopt(),
+            (Some(given), _) => given.adopt_reachable(mode, group),
             (None, AdminListen::Tcp(address)) => Listener::tcp(*address, None),
             (None, AdminListen::File(path)) => Listener::file(path, mode, group),
         };

@@ -400,8 +400,9 @@ fn bind_all(
     if given.iter().any(InheritedListener::is_managed) {
         return Ok((adopt(given)?, Vec::new()));
     }
+    let (mode, group) = (settings.listen.unix_socket_mode, settings.listen.unix_socket_group.as_deref());
     let one = |address: &ClientAddress| match take_by_name(&mut given, Some(&address.to_string())) {
-        Some(listener) => listener.adopt(),
+        Some(listener) => listener.adopt_reachable(mode, group),
         None => listeners::bind(address, settings),
     };
     let bound = settings.addresses().iter().map(one).collect::<Result<_, _>>()?;

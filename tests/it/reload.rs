@@ -651,6 +651,32 @@ fn a_socket_file_that_was_removed_is_made_again() {
     assert_eq!(ferry.log().matches("listening on ").count(), 2, "what is there stays");
 }
 
+#[test]
+fn a_successor_makes_a_socket_file_again_that_was_removed() {
+    let removed_of = |file: &str| vec![".s.PGSQL.5432".to_owned(), file.to_owned()];
+    for removed in [vec![".s.PGSQL.5432".to_owned()], removed_of(".s.PGSQL.5432.lock")] {
+        let other = tempfile::tempdir().expect("a directory");
+        let host = other.path().to_str().expect("UTF-8").to_owned();
+        let mut former = Pgferry::start(Postgres::shared(), &["--listen", &host]);
+        for file in removed {
+            fs::remove_file(other.path().join(file)).expect("removed");
+        }
+        let log = other.path().join("log");
+        let args = ["-u", &Postgres::shared().url(), "-l", former.host(), "-l", &host, "--replace"];
+        let file = fs::File::create(&log).expect("a file");
+        let mut next = ChildProcess::spawn(command().args(args).stderr(file));
+        assert!(former.wait().success(), "{}", fs::read_to_string(&log).unwrap_or_default());
+        for socket in [former.socket(), other.path().join(".s.PGSQL.5432")] {
+            assert_eq!(ProtocolClient::unix(&socket).logged_in("trust_user", "postgres").value("select 1"), "1");
+        }
+        let output = command().args(["-u", &Postgres::shared().url(), "-l", &host]).output().expect("pgferry");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("in use by process"), "{output:?}");
+        signal(next.id(), Signal::SIGTERM);
+        assert!(crate::harness::ends(&mut next).success());
+        assert!(!other.path().join(".s.PGSQL.5432").exists(), "it is its own");
+    }
+}
+
 /// A process that lets the successor log in at its console, and hangs as it is asked for the listeners.
 #[test]
 fn a_process_that_hangs_is_not_waited_for_without_end() {
