@@ -32,7 +32,7 @@ use tracing::{info, warn};
 
 use crate::admin::console_client::OldProcess;
 use crate::admin::server_command::{ServerCommand, Shutdown, Takeover};
-use crate::admin::{AdminState, HttpServer, stats_log};
+use crate::admin::{AdminState, HttpServer, Place, stats_log};
 use crate::auth::ProcessKey;
 use crate::client::Shared;
 use crate::client::client_auth::ClientAuth;
@@ -110,7 +110,8 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let (predecessor, cancel_requests) = old_process.as_ref().map(|_| Predecessor::new()).unzip();
     let shared = new_shared(settings, upstream_targets, client_auth, open_files, log, predecessor)?;
     let (admin_state, mut commands) = AdminState::new(Arc::clone(&shared));
-    let admin = address.map(|address| HttpServer::start(&admin_state, &address, admin_given)).transpose();
+    let place = address.map(|address| admin_given.map_or(Place::New(address), Place::Given));
+    let admin = place.map(|place| HttpServer::start(&admin_state, place, &shared.settings())).transpose();
     // Every client's task holds senders: when all of these are gone, so are the tasks.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let (present, mut none_left) = mpsc::channel::<Infallible>(1);

@@ -12,7 +12,7 @@ use super::Reload;
 use super::limits::OpenFiles;
 use super::listeners::{Listeners, Opened};
 use super::notify::Notifier;
-use crate::admin::{AdminState, HttpServer};
+use crate::admin::{AdminState, HttpServer, Place};
 use crate::client::Shared;
 use crate::client::client_auth::ClientAuth;
 use crate::client::session_handle::SessionHandle;
@@ -109,10 +109,10 @@ impl ReloadableServer {
                 on_top
             }
         };
-        let (reload, admin_state, opened) =
-            (Arc::clone(&self.reload), Arc::clone(&self.admin_state), self.listeners.opened());
+        let (reload, admin_state) = (Arc::clone(&self.reload), Arc::clone(&self.admin_state));
+        let (opened, pages) = (self.listeners.opened(), self.admin.as_ref().map(HttpServer::listener));
         self.making = Some(spawn_blocking(move || {
-            make(&reload, &admin_state, &opened, on_top)
+            make(&reload, &admin_state, (&opened, pages), on_top)
                 .map_err(|why| format!("the settings were not reloaded, the old ones stay: {why}"))
         }));
     }
@@ -223,7 +223,7 @@ impl ReloadableServer {
 fn make(
     reload: &Reload,
     admin_state: &Arc<AdminState>,
-    opened: &Opened,
+    (opened, pages): (&Opened, Option<Arc<Listener>>),
     on_top: Vec<(Adjustable, String)>,
 ) -> Result<Made, String> {
     let config = &admin_state.shared.server_side.config;
@@ -235,13 +235,24 @@ fn make(
     let client_auth = ClientAuth::new(&settings, Some(&admin_state.shared.client_auth.load()))?;
     let bound = opened.prepare(&settings).map_err(|error| error.to_string())?;
     let admin = match &settings.admin.admin_listen {
-        same if *same == old.admin.admin_listen => Pages::Stay,
-        Some(address) => Pages::Move(HttpServer::start(admin_state, address, None)?),
+        same if *same == old.admin.admin_listen => match &pages {
+            Some(former) if former.has_lost_its_file() => {
+                Pages::Move(HttpServer::start(admin_state, Place::Again(Arc::clone(former)), &settings)?)
+            }
+            _ => Pages::Stay,
+        },
+        Some(address) => Pages::Move(HttpServer::start(admin_state, Place::New(address.clone()), &settings)?),
         None => Pages::End,
     };
-    if let Err(error) = opened.set_access(&settings) {
+    let of_pages = pages.filter(|_| matches!(admin, Pages::Stay));
+    let set_access = |settings: &Settings| {
+        opened.set_access(settings)?;
+        let (mode, group) = (settings.listen.unix_socket_mode, settings.listen.unix_socket_group.as_deref());
+        of_pages.as_ref().map_or(Ok(()), |listener| listener.set_access(mode, group))
+    };
+    if let Err(error) = set_access(&settings) {
         // They had this access before.
-        let _ = opened.set_access(&old);
+        let _ = set_access(&old);
         return Err(error.to_string());
     }
     Ok(Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart })
