@@ -131,6 +131,10 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     };
     let names: Vec<_> = bound.iter().map(|bound| bound.name().to_owned()).collect();
     banner::announce(&shared.settings(), &names);
+    banner::advise(&shared.settings().advice());
+    let server_side = Arc::clone(&shared.server_side);
+    // Nothing waits for the file systems that they are on.
+    spawn_blocking(move || banner::advise(&server_side.config.upstream_targets().missing_passwords()));
     reload::warm_up(&shared);
     tokio::spawn(Arc::clone(&shared.pools).janitor());
     tokio::spawn(stats_log::log(Arc::clone(&shared)));
@@ -373,15 +377,19 @@ async fn no_clients(shared: &Shared, all_gone: &mut mpsc::Receiver<Infallible>) 
     }
 }
 
-/// Looks up what `settings` name without serving clients: certificates, keys, files of secrets, a group.
+/// Looks up what `settings` name without serving clients: certificates, keys, files of secrets, a group. Returns what an operator had
+/// better know of the rest.
 ///
 /// # Errors
 /// Which of them can't be used, and why.
-pub(crate) fn check(settings: &Settings) -> Result<(), String> {
-    UpstreamTargets::new(settings, None)?;
+pub(crate) fn check(settings: &Settings) -> Result<Vec<String>, String> {
+    let upstream_targets = UpstreamTargets::new(settings, None)?;
     ClientAuth::new(settings, None)?;
     let group = settings.listen.unix_socket_group.as_deref();
-    group.map(find_group).transpose().map(drop).map_err(|error| error.to_string())
+    group.map(find_group).transpose().map_err(|error| error.to_string())?;
+    let mut advice = settings.advice();
+    advice.extend(upstream_targets.missing_passwords());
+    Ok(advice)
 }
 
 /// Takes the listener called `name` out of `given`.

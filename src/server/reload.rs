@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{error, info, warn};
 
 use super::Reload;
+use super::banner;
 use super::limits::OpenFiles;
 use super::listeners::{Listeners, Opened};
 use super::notify::Notifier;
@@ -61,6 +62,8 @@ pub(super) struct Made {
     admin: Pages,
     live: Vec<&'static str>,
     restart: Vec<&'static str>,
+    /// What an operator had better know, and has not been told.
+    advice: Vec<String>,
 }
 
 /// Change to the thread that answers at `admin_listen`.
@@ -144,7 +147,7 @@ impl ReloadableServer {
 
     /// Puts in force what was made. Says what has changed.
     fn change(&mut self, made: Made) -> String {
-        let Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart } = made;
+        let Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart, advice } = made;
         let shared = &self.admin_state.shared;
         let old = shared.server_side.config.settings.load_full();
         let new = Arc::new(settings);
@@ -174,6 +177,7 @@ impl ReloadableServer {
             said = format!("{said}; {waiting}");
         }
         info!("settings reloaded; changed: {}", list(&live));
+        banner::advise(&advice);
         said
     }
 
@@ -255,7 +259,11 @@ fn make(
         let _ = set_access(&old);
         return Err(error.to_string());
     }
-    Ok(Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart })
+    let told = old.advice();
+    let mut advice = settings.advice();
+    advice.retain(|line| !told.contains(line));
+    advice.extend(upstream_targets.missing_passwords());
+    Ok(Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart, advice })
 }
 
 fn list(names: &[&str]) -> String {
