@@ -54,6 +54,18 @@ fn mistakes_are_explained_and_exit_with_1() {
     assert!(stderr(&output).contains("--pool-size"), "{}", stderr(&output));
 }
 
+/// With other characters in their place, a password would be another one.
+#[test]
+fn variables_that_are_no_text_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let value = std::ffi::OsStr::from_bytes(b"secret\xff");
+    let mut check = command();
+    check.args(["check", "-u", "postgres://db"]).env("PGFERRY_UPSTREAM_PASSWORD", value);
+    let output = check.output().expect("pgferry");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("PGFERRY_UPSTREAM_PASSWORD: it is no text in UTF-8"), "{}", stderr(&output));
+}
+
 #[test]
 fn what_is_hardly_meant_is_told_before_a_client_meets_it() {
     let dir = tempfile::tempdir().expect("a directory");
