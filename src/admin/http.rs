@@ -27,7 +27,7 @@ use super::request::{self, Endpoint, Names};
 use super::state::AdminState;
 use super::{health, metrics, page};
 use crate::client::Shared;
-use crate::config::AdminListen;
+use crate::config::{AdminListen, Settings};
 use crate::net::{ByteStream, InheritedListener, Listener};
 
 /// Longest time that a client may take to send its request's headers.
@@ -44,23 +44,28 @@ pub(crate) struct HttpServer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Origins of its listener.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// An address where none listens.
+    New(AdminListen),
+    /// It is given from outside.
+    Given(InheritedListener),
+    /// That of one whose socket file was removed.
+    Again(Arc<Listener>),
+}
+
 impl HttpServer {
-    /// Listens at `address`, with the listener `given` from outside if there is one, and begins to answer.
+    /// Listens at `place`, and begins to answer. A socket file is as `settings` say.
     ///
     /// # Errors
     /// What keeps it from listening, with the address.
-    pub(crate) fn start(
-        admin_state: &Arc<AdminState>,
-        address: &AdminListen,
-        given: Option<InheritedListener>,
-    ) -> Result<Self, String> {
+    pub(crate) fn start(admin_state: &Arc<AdminState>, place: Place, settings: &Settings) -> Result<Self, String> {
         let (told, outcome) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
-        let own = address.clone();
         let admin_state = Arc::clone(admin_state);
-        let settings = admin_state.shared.server_side.config.settings.load_full();
         let (mode, group) = (settings.listen.unix_socket_mode, settings.listen.unix_socket_group.clone());
-        let serve = move || match Self::prepare(&own, given, mode, group.as_deref()) {
+        let serve = move || match Self::prepare(place, mode, group.as_deref()) {
             Ok((runtime, listener)) => {
                 // Only `start` receives, and it waits for this.
                 let _ = told.send(Ok(Arc::clone(&listener)));
@@ -91,18 +96,14 @@ impl HttpServer {
         self.listener.detach();
     }
 
-    fn prepare(
-        address: &AdminListen,
-        given: Option<InheritedListener>,
-        mode: u32,
-        group: Option<&str>,
-    ) -> Result<(Runtime, Arc<Listener>), String> {
+    fn prepare(place: Place, mode: u32, group: Option<&str>) -> Result<(Runtime, Arc<Listener>), String> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         let inside = runtime.enter();
-        let listener = match (given, address) {
-            (Some(given), _) => given.adopt(),
-            (None, AdminListen::Tcp(address)) => Listener::tcp(*address, None),
-            (None, AdminListen::File(path)) => Listener::file(path, mode, group),
+        let listener = match place {
+            Place::New(AdminListen::Tcp(address)) => Listener::tcp(address, None),
+            Place::New(AdminListen::File(path)) => Listener::file(&path, mode, group),
+            Place::Given(given) => given.adopt_reachable(mode, group),
+            Place::Again(former) => former.remake(mode, group),
         };
         drop(inside);
         Ok((runtime, Arc::new(listener.map_err(|error| error.to_string())?)))

@@ -22,5 +22,5 @@ pub(crate) mod state;
 pub(crate) mod stats_log;
 pub(crate) mod table;
 
-pub(crate) use http::HttpServer;
+pub(crate) use http::{HttpServer, Place};
 pub(crate) use state::AdminState;

@@ -93,7 +93,9 @@ pub(super) struct CheckOptions {
 pub(super) fn check(mut check: CheckOptions, before: Options) -> Result<(), String> {
     check.options = std::mem::take(&mut check.options).or(before);
     let settings = check.options.settings().map_err(|error| error.to_string())?;
-    crate::server::check(&settings)?;
+    for line in crate::server::check(&settings)? {
+        print_error(&format!("warning: {line}"));
+    }
     match &check.user {
         None => {
             print(&settings.show())?;

@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::config::error::Origin;
 use crate::config::keys::Adjustable;
 use crate::config::written_value::Value;
 use crate::config::{ConfigError, Contact, RawConfig, Settings};
+
+/// The variable of the environment that names the configuration file.
+const CONFIG: &str = "PGFERRY_CONFIG";
 
 #[derive(clap::Args, Clone, Default)]
 pub(super) struct Options {
@@ -82,11 +86,8 @@ impl Options {
 
     fn written(&self, on_top: &[(Adjustable, String)]) -> Result<RawConfig, ConfigError> {
         let mut written = RawConfig::default();
-        written.env(
-            std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))),
-        )?;
-        let file = self.config.clone().or_else(|| named_file("PGFERRY_CONFIG"));
+        written.env(text_variables()?)?;
+        let file = self.config.clone().or_else(|| named_file(CONFIG));
         if let Some(file) = file {
             written.file(&file)?;
         }
@@ -121,6 +122,29 @@ impl Options {
         }
         Ok(written)
     }
+}
+
+/// The variables of the environment that are text.
+///
+/// # Errors
+/// When one of pgferry's is none: with other characters in their place, a password would be another one.
+fn text_variables() -> Result<Vec<(String, String)>, ConfigError> {
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            // A file's name may be any bytes.
+            Err(_) if name.starts_with("PGFERRY_") && name != CONFIG => {
+                return Err(ConfigError {
+                    place: Some(Origin::Env(name)),
+                    ..ConfigError::new("it is no text in UTF-8")
+                });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(variables)
 }
 
 /// The file that a variable of the environment names. One that is empty names none, as where a template has nothing to put there.

@@ -88,12 +88,11 @@ fn put_greeting(conn: &mut Conn, handle: &SessionHandle, new_conn: &NewConn) {
 
 /// Shows the connection at the console for as long as the [`ConnInfo`] is there, and lets cancel requests hit it.
 fn publish(shared: &Shared, handle: &SessionHandle, new_conn: NewConn, connected_at: Instant) -> (Conn, Arc<ConnInfo>) {
-    let NewConn { conn, address, server_tls, pid, secret, .. } = new_conn;
+    let NewConn { birth, conn, address, server_tls, pid, secret, .. } = new_conn;
     let key = Arc::new(BackendKey { address, server_tls, pid, secret });
     let gate = Arc::new(CancelGate::default());
     let server_side = &shared.server_side;
-    let (id, generation) = (server_side.conn_ids.next(), server_side.config.generation());
-    let conn_info = ConnInfo::new(id, key.pid, key.address.clone(), generation, Arc::clone(&gate));
+    let conn_info = ConnInfo::new(birth, key.pid, key.address.clone(), Arc::clone(&gate));
     let tls = conn.stream().tls().map(TlsSession::describe);
     let conn_info = Arc::new(conn_info.over(conn.stream().local(), tls));
     conn_info.taken(handle.id);
@@ -112,7 +111,7 @@ async fn slots(shared: &Shared, admitted: &Dedicated) -> Result<(Option<Slot>, U
     let patience = shared.settings().timeouts.server_connect_timeout;
     let user = shared.pools.user_slot(&admitted.user, patience).await;
     let user = user.map_err(|QuotaExceeded| login::too_many(&admitted.user, "max_user_connections"))?;
-    let slot = shared.pools.slot(user, patience).await.ok_or_else(|| {
+    let slot = shared.pools.slot(Some(user), patience).await.ok_or_else(|| {
         let message = "no upstream connection is free for replication";
         ClientError::fatal(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, message)
             .hint("A replication connection takes one of max_upstream for itself.")

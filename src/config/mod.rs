@@ -11,9 +11,10 @@
 //! - [`value`]: parsers for single values: durations, modes, addresses.
 //! - `tables`, `reader`: the file's tables, and how values are found and understood.
 //! - [`settings`]: what the program works with: resolved, checked, immutable; [`setting_groups`] are its parts; `check` holds them against each
-//!   other, `reload` against those before.
+//!   other, `reload` against those before; `advice` is about what is hardly meant.
 
 pub(crate) mod address;
+mod advice;
 mod check;
 mod contact;
 pub(crate) mod encryption;

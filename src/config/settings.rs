@@ -266,6 +266,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::auth::Password;
     use crate::config::{Listen, Mode, Pin};
 
     fn resolve(file: &str) -> Result<Settings, ConfigError> {
@@ -374,6 +375,42 @@ mod tests {
         let error = resolve("upstream = \"postgres://db\"\npool_size = 0\n[databases.shop]\npin = \"auto\"")
             .expect_err("no size");
         assert!(error.to_string().contains("f.toml:2: pool_size"), "what is not its own: {error}");
+    }
+
+    #[test]
+    fn a_password_in_a_databases_table_comes_before_those_of_others() {
+        for general in [
+            "upstream_password = \"general\"",
+            "upstream_password_file = \"general\"",
+            "password_command = [\"general\"]",
+        ] {
+            for own in [
+                "upstream = \"postgres://me:own@other\"",
+                "upstream_password = \"own\"",
+                "upstream = \"postgres://me:own@other\"\nupstream_password = \"own\"",
+            ] {
+                let settings = resolve(&format!("upstream = \"postgres://db\"\n{general}\n[databases.x]\n{own}"));
+                let settings = Arc::new(settings.expect(own));
+                let UpstreamSettings { url, upstream_password_file, password_command, .. } =
+                    &settings.of(b"x").upstream;
+                assert_eq!(url.password.as_ref().map(Password::expose), Some(&b"own"[..]), "{general} {own}");
+                assert!(upstream_password_file.is_none() && password_command.is_empty(), "{general} {own}");
+            }
+            let file =
+                format!("upstream = \"postgres://db\"\n{general}\n[databases.x]\nupstream_password_file = \"own\"");
+            let settings = Arc::new(resolve(&file).expect("good"));
+            let UpstreamSettings { url, upstream_password_file, .. } = &settings.of(b"x").upstream;
+            assert_eq!((url.password.is_none(), upstream_password_file.as_deref()), (true, Some("own".as_ref())));
+            let file =
+                format!("upstream = \"postgres://db\"\n{general}\n[databases.x]\nupstream = \"postgres://other\"");
+            let settings = Arc::new(resolve(&file).expect("good"));
+            let (own, others) = (&settings.of(b"x").upstream, &settings.upstream);
+            assert_eq!(
+                (&own.url.password, &own.upstream_password_file, &own.password_command),
+                (&others.url.password, &others.upstream_password_file, &others.password_command),
+                "a server without a password of its own"
+            );
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::error::{ConfigError, Origin};
 use super::keys::{self, Adjustable, KEYS};
 use super::tables;
+use super::url::Upstream;
 use super::value::PeerRule;
 use super::written_value::{Value, Values, of_key, unknown};
 use crate::permission::{Attempt, describe};
@@ -60,6 +61,14 @@ impl RawConfig {
         let own = |table: &Values| {
             let mut values = self.values.clone();
             values.remove("databases");
+            if brings_password(table) {
+                // Those of other databases are not for its server.
+                for key in PASSWORDS {
+                    if let Some((_, Value::One(mut text))) = values.remove(key) {
+                        text.zeroize();
+                    }
+                }
+            }
             values.extend(table.iter().map(|(key, value)| (*key, value.clone())));
             Self { values, home: self.home.clone() }
         };
@@ -181,6 +190,18 @@ impl RawConfig {
             }
         }
     }
+}
+
+/// The settings that give a password for the server.
+const PASSWORDS: [&str; 3] = ["upstream_password", "upstream_password_file", "password_command"];
+
+/// Returns whether a database's table has a password of its own, be it in the URL.
+fn brings_password(table: &Values) -> bool {
+    let in_url = match table.get("upstream") {
+        Some((_, Value::One(text))) => Upstream::parse(text.trim()).is_ok_and(|upstream| upstream.password.is_some()),
+        _ => false,
+    };
+    in_url || PASSWORDS.iter().any(|key| table.contains_key(key))
 }
 
 /// Returns whether Kubernetes has set a variable, as it does in every pod for each service of the namespace: here for one that is called

@@ -14,6 +14,7 @@ use crate::net::{BufferPool, Conn};
 use crate::track::server_state::CloseMethod;
 use crate::track::session_code::{Answer, Due, Reach, SessionCode};
 use crate::upstream::Secret;
+use crate::upstream::conn_info::Birth;
 use crate::upstream::counters::Counters;
 use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::occupancy::Occupancy;
@@ -236,7 +237,13 @@ async fn connect(settings: &Settings) -> Result<NewConn, String> {
     let upstream_target = Arc::clone(upstream_targets.of(database.as_bytes()));
     let params =
         vec![(b"database".to_vec(), database.into_bytes()), (b"application_name".to_vec(), b"pgferry doctor".to_vec())];
-    let login = Login { user: user.into_bytes(), params, secret: Secret::Fixed(None), upstream_target };
+    let login = Login {
+        birth: Birth::default(),
+        user: user.into_bytes(),
+        params,
+        secret: Secret::Fixed(None),
+        upstream_target,
+    };
     match dial::dial(settings, login, &counters, &buffers, settings.timeouts.server_connect_timeout).await {
         Ok(new_conn) => Ok(new_conn),
         Err(failed) => {

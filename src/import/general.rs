@@ -131,7 +131,7 @@ const MAPPINGS: [(&str, Mapping); 101] = [
     ("tcp_defer_accept", Mapping::None(NO_TUNING)),
     ("tcp_keepalive", Elsewhere),
     ("tcp_keepcnt", Mapping::None("three probes, a quarter of tcp_keepidle apart")),
-    ("tcp_keepidle", Seconds("tcp_keepidle")),
+    ("tcp_keepidle", Elsewhere),
     ("tcp_keepintvl", Mapping::None("a quarter of tcp_keepidle")),
     ("tcp_socket_buffer", Mapping::None(NO_TUNING)),
     ("tcp_user_timeout", Elsewhere),
@@ -147,7 +147,7 @@ const MAPPINGS: [(&str, Mapping); 101] = [
 /// Says what `[pgbouncer]` says.
 pub(super) fn write(ini: &Ini, out: &mut Toml) {
     listen(ini, out);
-    for entry in ini.section("pgbouncer").filter(|entry| ini.get(&entry.key) == Some(&entry.value)) {
+    for entry in ini.section("pgbouncer") {
         let (name, value) = (entry.key.as_str(), entry.value.as_str());
         match MAPPINGS.iter().find(|(known, _)| *known == name).map(|(_, fate)| fate) {
             None => out.without(name, value, "PgBouncer has no such setting"),
@@ -216,6 +216,9 @@ fn particular(ini: &Ini, name: &str, value: &str, out: &mut Toml) {
         }
         "verbose" => out.set("log_level", if is_zero(value) { "\"info\"" } else { "\"debug\"" }),
         "tcp_keepalive" if !is_on(value) => out.set("tcp_keepidle", "\"0\""),
+        "tcp_keepidle" if ini.get("tcp_keepalive").is_none_or(is_on) => {
+            out.set("tcp_keepidle", &quoted(&format!("{value}s")));
+        }
         "tcp_user_timeout" => out.set("tcp_user_timeout", &quoted(&format!("{value}ms"))),
         "dns_max_ttl" if is_zero(value) => {
             out.without(

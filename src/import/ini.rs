@@ -1,5 +1,6 @@
 //! PgBouncer's files: sections of `key = value`, with `%include`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::permission::{Attempt, describe};
@@ -95,9 +96,13 @@ impl Ini {
         self.entries.iter().rev().find(mine).map(|entry| entry.value.as_str())
     }
 
-    /// The entries of a section.
-    pub(crate) fn section<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Entry> {
-        self.entries.iter().filter(move |entry| entry.section == name)
+    /// The entries of a section, of each key the last: it holds, as in PgBouncer.
+    pub(crate) fn section(&self, name: &str) -> impl Iterator<Item = &Entry> + use<'_> {
+        let mut later = HashSet::new();
+        let backwards = self.entries.iter().rev().filter(|entry| entry.section == name && later.insert(&entry.key));
+        let mut last: Vec<_> = backwards.collect();
+        last.reverse();
+        last.into_iter()
     }
 }
 

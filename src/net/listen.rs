@@ -158,7 +158,7 @@ impl Listener {
         let tcp = sockopt::socket_domain(&listener).map_err(|error| io(error.into()))? != AddressFamily::UNIX;
         let listener = watch(listener).map_err(io)?;
         let file = match lock {
-            Some(lock) => Some(SocketLock::inherit(Path::new(name), lock)?.of_file().map_err(io)?),
+            Some(lock) => Some(SocketFile::inherited(SocketLock::inherit(Path::new(name), lock)?)),
             None => None,
         };
         Ok(Self::new(listener, tcp, name.to_owned(), file))

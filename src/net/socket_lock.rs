@@ -30,6 +30,9 @@ enum Origin {
     Inherited,
 }
 
+/// The device and inode of no file.
+const NO_FILE: (u64, u64) = (0, 0);
+
 /// A socket file that is ours while its lock is held. It goes with this.
 #[derive(Debug)]
 pub(super) struct SocketFile {
@@ -167,11 +170,17 @@ impl SocketFile {
         }
     }
 
+    /// The place that another process has handed over with its lock, and the socket file that is there, if it has not been removed. An
+    /// error would unlock the place, which the other process has still.
+    pub(super) fn inherited(claim: SocketLock) -> Self {
+        let there = fs::metadata(&claim.path).ok().filter(|_| claim.is_in_place());
+        Self { id: there.map_or(NO_FILE, |file| (file.dev(), file.ino())), claim: Some(claim), shared: true }
+    }
+
     /// The lock of a place that has lost its socket file.
     pub(super) fn without_file(claim: SocketLock) -> Self {
         let shared = claim.origin == Origin::Inherited;
-        // No file has this number.
-        Self { id: (0, 0), claim: Some(claim), shared }
+        Self { id: NO_FILE, claim: Some(claim), shared }
     }
 
     /// Gives up the place, for another socket file of this process's.

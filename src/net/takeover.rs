@@ -166,6 +166,15 @@ impl InheritedListener {
     pub(crate) fn adopt(self) -> Result<Listener, ListenError> {
         Listener::adopt(&self.name, self.listener, self.lock)
     }
+
+    /// Listens there, and makes the socket file again with `mode` and `group` if it was removed.
+    ///
+    /// # Errors
+    /// As [`Listener::adopt`] and [`Listener::remake`].
+    pub(crate) fn adopt_reachable(self, mode: u32, group: Option<&str>) -> Result<Listener, ListenError> {
+        let adopted = self.adopt()?;
+        if adopted.has_lost_its_file() { adopted.remake(mode, group) } else { Ok(adopted) }
+    }
 }
 
 /// Receives bytes, and the descriptors that come with them.

@@ -3,8 +3,8 @@
 use tracing::{info, warn};
 
 use crate::client::Shared;
+use crate::config::Settings;
 use crate::config::socket_path::split_socket_path;
-use crate::config::{Auth, Listen, Rule, Settings};
 
 /// Logs the line that a new user needs: how clients connect, where PostgreSQL is, the limits.
 pub(super) fn announce(settings: &Settings, listeners: &[String]) {
@@ -17,30 +17,12 @@ pub(super) fn announce(settings: &Settings, listeners: &[String]) {
         settings.pool.pool_size,
         settings.pool.max_upstream.map_or("as many as the server has".to_owned(), |most| format!("{most} over all"))
     );
-    if settings.is_pass_through() && settings.upstream.url.password.is_some() {
-        warn!(
-            "the password in the upstream URL is not used: with auth_type = \"pass-through\" clients bring their own"
-        );
-    }
-    let shows_certificate = settings.upstream.url.encryption.options().is_ok_and(|options| options.identity.is_some());
-    if settings.auth.rules.iter().any(|rule| rule.method == Auth::PassThrough) && shows_certificate {
-        warn!(
-            "pgferry shows PostgreSQL a certificate of its own (sslcert): clients that are let in by that need no password \
-             here with the method \"pass-through\""
-        );
-    }
-    let trusts_all = settings.auth.rules.iter().any(|rule| *rule == Rule::for_all(Auth::Trust));
-    if trusts_all && settings.listen.listen.iter().any(Listen::is_remote) {
-        warn!("a [[rule]] without conditions trusts everybody, and other machines can connect");
-    }
-    if let Some(address) = settings.admin.admin_listen.as_ref().filter(|address| address.is_remote()) {
-        warn!("admin_listen = \"{address}\": every machine that can connect to it can read the figures");
-    }
-    if trusts_all && settings.listen.unix_socket_mode & 0o007 != 0 {
-        warn!(
-            "auth_type = \"trust\" and unix_socket_mode = \"{:04o}\": every user of this machine gets in without a password",
-            settings.listen.unix_socket_mode
-        );
+}
+
+/// Warns of what an operator had better know.
+pub(super) fn advise(advice: &[String]) {
+    for line in advice {
+        warn!("{}", line.replace("\n  hint: ", "; hint: "));
     }
 }
 

@@ -32,7 +32,7 @@ use tracing::{info, warn};
 
 use crate::admin::console_client::OldProcess;
 use crate::admin::server_command::{ServerCommand, Shutdown, Takeover};
-use crate::admin::{AdminState, HttpServer, stats_log};
+use crate::admin::{AdminState, HttpServer, Place, stats_log};
 use crate::auth::ProcessKey;
 use crate::client::Shared;
 use crate::client::client_auth::ClientAuth;
@@ -110,7 +110,8 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let (predecessor, cancel_requests) = old_process.as_ref().map(|_| Predecessor::new()).unzip();
     let shared = new_shared(settings, upstream_targets, client_auth, open_files, log, predecessor)?;
     let (admin_state, mut commands) = AdminState::new(Arc::clone(&shared));
-    let admin = address.map(|address| HttpServer::start(&admin_state, &address, admin_given)).transpose();
+    let place = address.map(|address| admin_given.map_or(Place::New(address), Place::Given));
+    let admin = place.map(|place| HttpServer::start(&admin_state, place, &shared.settings())).transpose();
     // Every client's task holds senders: when all of these are gone, so are the tasks.
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     let (present, mut none_left) = mpsc::channel::<Infallible>(1);
@@ -130,6 +131,10 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     };
     let names: Vec<_> = bound.iter().map(|bound| bound.name().to_owned()).collect();
     banner::announce(&shared.settings(), &names);
+    banner::advise(&shared.settings().advice());
+    let server_side = Arc::clone(&shared.server_side);
+    // Nothing waits for the file systems that they are on.
+    spawn_blocking(move || banner::advise(&server_side.config.upstream_targets().missing_passwords()));
     reload::warm_up(&shared);
     tokio::spawn(Arc::clone(&shared.pools).janitor());
     tokio::spawn(stats_log::log(Arc::clone(&shared)));
@@ -372,15 +377,19 @@ async fn no_clients(shared: &Shared, all_gone: &mut mpsc::Receiver<Infallible>) 
     }
 }
 
-/// Looks up what `settings` name without serving clients: certificates, keys, files of secrets, a group.
+/// Looks up what `settings` name without serving clients: certificates, keys, files of secrets, a group. Returns what an operator had
+/// better know of the rest.
 ///
 /// # Errors
 /// Which of them can't be used, and why.
-pub(crate) fn check(settings: &Settings) -> Result<(), String> {
-    UpstreamTargets::new(settings, None)?;
+pub(crate) fn check(settings: &Settings) -> Result<Vec<String>, String> {
+    let upstream_targets = UpstreamTargets::new(settings, None)?;
     ClientAuth::new(settings, None)?;
     let group = settings.listen.unix_socket_group.as_deref();
-    group.map(find_group).transpose().map(drop).map_err(|error| error.to_string())
+    group.map(find_group).transpose().map_err(|error| error.to_string())?;
+    let mut advice = settings.advice();
+    advice.extend(upstream_targets.missing_passwords());
+    Ok(advice)
 }
 
 /// Takes the listener called `name` out of `given`.
@@ -400,8 +409,9 @@ fn bind_all(
     if given.iter().any(InheritedListener::is_managed) {
         return Ok((adopt(given)?, Vec::new()));
     }
+    let (mode, group) = (settings.listen.unix_socket_mode, settings.listen.unix_socket_group.as_deref());
     let one = |address: &ClientAddress| match take_by_name(&mut given, Some(&address.to_string())) {
-        Some(listener) => listener.adopt(),
+        Some(listener) => listener.adopt_reachable(mode, group),
         None => listeners::bind(address, settings),
     };
     let bound = settings.addresses().iter().map(one).collect::<Result<_, _>>()?;

@@ -9,10 +9,11 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{error, info, warn};
 
 use super::Reload;
+use super::banner;
 use super::limits::OpenFiles;
 use super::listeners::{Listeners, Opened};
 use super::notify::Notifier;
-use crate::admin::{AdminState, HttpServer};
+use crate::admin::{AdminState, HttpServer, Place};
 use crate::client::Shared;
 use crate::client::client_auth::ClientAuth;
 use crate::client::session_handle::SessionHandle;
@@ -61,6 +62,8 @@ pub(super) struct Made {
     admin: Pages,
     live: Vec<&'static str>,
     restart: Vec<&'static str>,
+    /// What an operator had better know, and has not been told.
+    advice: Vec<String>,
 }
 
 /// Change to the thread that answers at `admin_listen`.
@@ -109,10 +112,10 @@ impl ReloadableServer {
                 on_top
             }
         };
-        let (reload, admin_state, opened) =
-            (Arc::clone(&self.reload), Arc::clone(&self.admin_state), self.listeners.opened());
+        let (reload, admin_state) = (Arc::clone(&self.reload), Arc::clone(&self.admin_state));
+        let (opened, pages) = (self.listeners.opened(), self.admin.as_ref().map(HttpServer::listener));
         self.making = Some(spawn_blocking(move || {
-            make(&reload, &admin_state, &opened, on_top)
+            make(&reload, &admin_state, (&opened, pages), on_top)
                 .map_err(|why| format!("the settings were not reloaded, the old ones stay: {why}"))
         }));
     }
@@ -144,7 +147,7 @@ impl ReloadableServer {
 
     /// Puts in force what was made. Says what has changed.
     fn change(&mut self, made: Made) -> String {
-        let Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart } = made;
+        let Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart, advice } = made;
         let shared = &self.admin_state.shared;
         let old = shared.server_side.config.settings.load_full();
         let new = Arc::new(settings);
@@ -174,6 +177,7 @@ impl ReloadableServer {
             said = format!("{said}; {waiting}");
         }
         info!("settings reloaded; changed: {}", list(&live));
+        banner::advise(&advice);
         said
     }
 
@@ -223,7 +227,7 @@ impl ReloadableServer {
 fn make(
     reload: &Reload,
     admin_state: &Arc<AdminState>,
-    opened: &Opened,
+    (opened, pages): (&Opened, Option<Arc<Listener>>),
     on_top: Vec<(Adjustable, String)>,
 ) -> Result<Made, String> {
     let config = &admin_state.shared.server_side.config;
@@ -235,16 +239,31 @@ fn make(
     let client_auth = ClientAuth::new(&settings, Some(&admin_state.shared.client_auth.load()))?;
     let bound = opened.prepare(&settings).map_err(|error| error.to_string())?;
     let admin = match &settings.admin.admin_listen {
-        same if *same == old.admin.admin_listen => Pages::Stay,
-        Some(address) => Pages::Move(HttpServer::start(admin_state, address, None)?),
+        same if *same == old.admin.admin_listen => match &pages {
+            Some(former) if former.has_lost_its_file() => {
+                Pages::Move(HttpServer::start(admin_state, Place::Again(Arc::clone(former)), &settings)?)
+            }
+            _ => Pages::Stay,
+        },
+        Some(address) => Pages::Move(HttpServer::start(admin_state, Place::New(address.clone()), &settings)?),
         None => Pages::End,
     };
-    if let Err(error) = opened.set_access(&settings) {
+    let of_pages = pages.filter(|_| matches!(admin, Pages::Stay));
+    let set_access = |settings: &Settings| {
+        opened.set_access(settings)?;
+        let (mode, group) = (settings.listen.unix_socket_mode, settings.listen.unix_socket_group.as_deref());
+        of_pages.as_ref().map_or(Ok(()), |listener| listener.set_access(mode, group))
+    };
+    if let Err(error) = set_access(&settings) {
         // They had this access before.
-        let _ = opened.set_access(&old);
+        let _ = set_access(&old);
         return Err(error.to_string());
     }
-    Ok(Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart })
+    let told = old.advice();
+    let mut advice = settings.advice();
+    advice.retain(|line| !told.contains(line));
+    advice.extend(upstream_targets.missing_passwords());
+    Ok(Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart, advice })
 }
 
 fn list(names: &[&str]) -> String {

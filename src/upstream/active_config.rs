@@ -69,7 +69,7 @@ impl ActiveConfig {
     /// The generation of settings that connections must belong to.
     #[must_use]
     pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Puts the targets of new settings in force.
@@ -79,6 +79,6 @@ impl ActiveConfig {
 
     /// Begins another generation: connections of the former ones are replaced.
     pub(super) fn outdate_connections(&self) {
-        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::info;
 
-use super::active_config::ActiveConfig;
 use super::close::CloseReason;
 use super::dial::{self, DialError, DialFailure, Login, NewConn, Secret};
 use super::login_slots::LoginSlot;
@@ -14,9 +13,8 @@ use super::pool::Pool;
 use super::pools::Pools;
 use super::role_auth::{Freshness, PasswordChange, RoleAuth, Succession};
 use super::server_conn::ServerConn;
-use super::server_side::ServerSide;
+use super::server_side::{Basis, ServerSide};
 use super::simple_query;
-use crate::config::Settings;
 use crate::error::ClientError;
 use crate::net::RecvError;
 use crate::track::RequestedParams;
@@ -37,12 +35,13 @@ pub(crate) fn attempt(
     let pool = Arc::clone(pool);
     let pools = Arc::clone(pools);
     let task = tokio::spawn(async move {
-        let ServerSide { config, counters, buffers, key, .. } = &*pools.server_side;
-        let settings = config.settings_of(&pool.key.database);
+        let ServerSide { counters, buffers, key, .. } = &*pools.server_side;
+        let basis = pools.server_side.basis(&pool.key.database);
+        let settings = Arc::clone(&basis.settings);
         // A client that is asked for its password meanwhile has no more than a moment for that.
         let limit = settings.timeouts.server_connect_timeout;
         counters.tried.add();
-        let outcome = dial::dial(&settings, login(&pool, config, &settings, secret), counters, buffers, limit).await;
+        let outcome = dial::dial(&settings, login(&pool, basis, secret), counters, buffers, limit).await;
         let outcome = pool.looked_at(outcome, &settings).await;
         let known = pool.role_auth.freshness(Duration::ZERO, Instant::now()) == Freshness::Stale;
         let outcome = if known {
@@ -95,11 +94,12 @@ pub(crate) fn attempt(
 /// # Errors
 /// The upstream's words, where it does not let the user in.
 pub(crate) async fn recheck(pool: &Arc<Pool>, pools: &Arc<Pools>, password: PasswordChange) -> Result<(), ClientError> {
-    let ServerSide { config, counters, buffers, logins, .. } = &*pools.server_side;
+    let ServerSide { counters, buffers, logins, .. } = &*pools.server_side;
     let slot = logins.slots.take().await;
-    let settings = config.settings_of(&pool.key.database);
+    let basis = pools.server_side.basis(&pool.key.database);
+    let settings = Arc::clone(&basis.settings);
     let limit = settings.timeouts.server_connect_timeout;
-    let mut login = login(pool, config, &settings, pool.role_auth.secret(&settings));
+    let mut login = login(pool, basis, pool.role_auth.secret(&settings));
     // Without a client's own settings, which the server could refuse.
     login.params.retain(|(name, _)| name == b"database");
     counters.tried.add();
@@ -130,9 +130,9 @@ pub(crate) async fn recheck(pool: &Arc<Pool>, pools: &Arc<Pools>, password: Pass
     outcome
 }
 
-fn login(pool: &Pool, config: &ActiveConfig, settings: &Settings, secret: Secret) -> Login {
-    let params = pool.startup_params(&RequestedParams::default(), settings);
-    Login { user: pool.key.user.clone(), params, secret, upstream_target: config.upstream_target(&pool.key.database) }
+fn login(pool: &Pool, Basis { birth, settings, upstream_target }: Basis, secret: Secret) -> Login {
+    let params = pool.startup_params(&RequestedParams::default(), &settings);
+    Login { birth, user: pool.key.user.clone(), params, secret, upstream_target }
 }
 
 /// Role of a connection that has just been opened, beside that of those that were there before.

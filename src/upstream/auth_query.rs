@@ -20,7 +20,7 @@ use super::queue::pause_while_full;
 use super::rebalance::UnpooledSlot;
 use super::reclaimable_slots::Reclaimable;
 use super::server_conn::ServerConn;
-use super::server_side::ServerSide;
+use super::server_side::{Basis, ServerSide};
 use super::simple_query::{self, Row};
 use crate::auth::stored::{Kinds, Lookup};
 use crate::auth::{Bucket, Credential, Stored};
@@ -331,21 +331,17 @@ impl AuthQuery {
             .slot(None, self.limit)
             .await
             .ok_or_else(|| self.failed("no upstream connection is free (max_upstream)"))?;
-        let ServerSide { config, counters, buffers, .. } = &*pools.server_side;
-        let settings = config.settings.load_full();
+        let ServerSide { counters, buffers, .. } = &*pools.server_side;
+        let Basis { birth, settings, upstream_target } = pools.server_side.basis(database);
         let params = vec![
-            (b"database".to_vec(), database.to_vec()),
+            (b"database".to_vec(), settings.real_database(database).to_vec()),
             (b"application_name".to_vec(), b"pgferry auth_query".to_vec()),
         ];
         let deadline = Instant::now() + self.limit;
         loop {
             let (params, secret) = (params.clone(), Secret::Fixed(self.own.clone()));
-            let login = Login {
-                user: self.user.clone().into_bytes(),
-                params,
-                secret,
-                upstream_target: config.upstream_target(database),
-            };
+            let upstream_target = Arc::clone(&upstream_target);
+            let login = Login { birth, user: self.user.clone().into_bytes(), params, secret, upstream_target };
             let failure = match dial::dial(&settings, login, counters, buffers, self.limit).await {
                 Ok(new_conn) => {
                     return Ok((new_conn.conn, Self::keep(slot, &pools.server_side, place)));

@@ -15,6 +15,16 @@ use crate::track::session_code::SessionCode;
 /// No client has it.
 const NO_CLIENT: u64 = u64::MAX;
 
+/// Identity of a connection, from the moment on in which its opening begins: what is said of all connections then, such as that they are
+/// to be replaced, is said of this one too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Birth {
+    /// Its number.
+    pub id: u64,
+    /// The generation of settings it is opened under.
+    pub generation: u64,
+}
+
 /// Metadata of an open server connection.
 #[derive(Debug)]
 pub(crate) struct ConnInfo {
@@ -48,16 +58,16 @@ pub(crate) struct ConnInfo {
 impl ConnInfo {
     /// Creates the metadata of a connection that no client has yet.
     #[must_use]
-    pub(crate) fn new(id: u64, pid: i32, remote: Address, generation: u64, gate: Arc<CancelGate>) -> Self {
+    pub(crate) fn new(birth: Birth, pid: i32, remote: Address, gate: Arc<CancelGate>) -> Self {
         Self {
-            id,
+            id: birth.id,
             pid,
             process: Mutex::default(),
             opened: SystemTime::now(),
             remote,
             local: None,
             tls: None,
-            generation,
+            generation: birth.generation,
             gate,
             looped: LoopedClients::default(),
             code: Arc::default(),

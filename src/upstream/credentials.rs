@@ -2,6 +2,7 @@
 //! the server asks for one, so that what changes on disk is followed without a restart.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -68,7 +69,7 @@ impl Credentials {
             })?;
             let password = Password::in_text(text);
             return match password.expose() {
-                [] => Err(format!("upstream_password_file: {} is empty", path.display())),
+                [] => Err(is_empty(path)),
                 _ => Ok(Some(password)),
             };
         }
@@ -76,6 +77,31 @@ impl Credentials {
             return command.password(database, user).await.map(Some);
         }
         self.in_passfile(database, user).await
+    }
+
+    /// What the settings name and is not there: it may come yet, and is looked for whenever a password is. Blocks.
+    #[must_use]
+    pub(super) fn missing(&self) -> Option<String> {
+        if self.fixed.is_some() {
+            return None;
+        }
+        let unreadable = |key: &str, path: &Path, error: &io::Error| {
+            format!("{key}: {}", describe(Attempt::Read, &path.display(), error))
+        };
+        if let Some(path) = &self.file {
+            let opened = match fs::metadata(path) {
+                Ok(file) if !file.is_file() => return None,
+                Ok(file) if file.len() == 0 => return Some(is_empty(path)),
+                Ok(_) => fs::File::open(path).map(drop),
+                Err(error) => Err(error),
+            };
+            return opened.err().map(|error| unreadable("upstream_password_file", path, &error));
+        }
+        if let Some(command) = &self.command {
+            return command.missing();
+        }
+        let path = self.passfile.as_ref()?;
+        fs::metadata(path).err().map(|error| unreadable("passfile", path, &error))
     }
 
     /// The server refused what [`Credentials::password`] gave: a kept one is not used again.
@@ -99,6 +125,10 @@ impl Credentials {
         };
         Ok(pgpass::look_up(&content, &pgpass::PassfileKey { host: &host, port, database, user }))
     }
+}
+
+fn is_empty(path: &Path) -> String {
+    format!("upstream_password_file: {} is empty", path.display())
 }
 
 /// The content of a password file, if it is one that libpq would use. Blocks.

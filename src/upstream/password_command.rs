@@ -1,7 +1,11 @@
 //! A program that prints passwords (`password_command`), and what it has printed.
 
 use std::collections::HashMap;
+use std::env;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,6 +105,18 @@ impl PasswordCommand {
             Ok(password)
         });
         task.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// Says that the program is not there, or can't be run, if so. Blocks.
+    pub(super) fn missing(&self) -> Option<String> {
+        let is_program = |path: &Path| fs::metadata(path).is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0);
+        let is_there = if self.name.contains('/') {
+            is_program(Path::new(&self.name))
+        } else {
+            let path = env::var_os("PATH").unwrap_or_default();
+            env::split_paths(&path).any(|dir| is_program(&dir.join(&self.name)))
+        };
+        (!is_there).then(|| format!("password_command: {}: there is no such program", self.name))
     }
 
     /// Waits for the turn of `key`.

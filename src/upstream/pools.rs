@@ -68,14 +68,14 @@ impl Pools {
         if let Some(pool) = lock(&self.by_key).get(key).filter(is_current) {
             return Arc::clone(pool);
         }
-        let size = self.size_of(key);
         let roles = &self.server_side.roles;
         let stats = roles.stats(&key.database, &key.user);
         loop {
-            let role_auth = roles.auth(&key.database, &key.user);
             let mut pools = lock(&self.by_key);
             let known = pools.get(key).filter(is_current).map(Arc::clone);
             let pool = known.unwrap_or_else(|| {
+                // Under the lock, under which new settings replace the pools of the former ones: what a new one is made of belongs together.
+                let (size, role_auth) = (self.size_of(key), roles.auth(&key.database, &key.user));
                 let neighbours: Weak<dyn Neighbours> = self.this.clone();
                 let server_side = Arc::clone(&self.server_side);
                 let pool = Pool::new(key.clone(), size, role_auth, Arc::clone(&stats), server_side, neighbours);
@@ -292,10 +292,13 @@ impl Pools {
         config.redirect(upstream_targets);
         let new = config.settings.load_full();
         if new.routes() != old.routes() || new.auth.rules != old.auth.rules || new.auth.users != old.auth.users {
-            config.outdate_connections();
-            roles.forget_auths();
             // Sessions move to new pools when they are between two pieces of work.
-            let outdated = std::mem::take(&mut *lock(&self.by_key));
+            let outdated = {
+                let mut pools = lock(&self.by_key);
+                config.outdate_connections();
+                roles.forget_auths();
+                std::mem::take(&mut *pools)
+            };
             self.set_aside(outdated.into_values().collect(), CloseReason::Reload, &former_targets);
         }
         self.fit_to_servers();

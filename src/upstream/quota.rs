@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::slots::{Slot, Slots};
 use crate::config::Settings;
+use crate::config::user::Limits;
 use crate::lock::lock;
 
 /// All places are taken.
@@ -18,7 +19,19 @@ struct UserQuota {
     upstream: Arc<Slots>,
 }
 
-/// The places of users that are limited.
+impl UserQuota {
+    fn new(limits: Limits) -> Self {
+        let slots = |limit: Option<usize>| Slots::new(limit.unwrap_or(usize::MAX));
+        Self { clients: slots(limits.max_user_client_connections), upstream: slots(limits.max_user_connections) }
+    }
+
+    /// Returns whether any is taken.
+    fn is_used(&self) -> bool {
+        self.clients.used() > 0 || self.upstream.used() > 0
+    }
+}
+
+/// The places of users that are limited, or have upstream connections: a limit that a reload brings holds for those that are open.
 #[derive(Debug, Default)]
 pub(crate) struct Quotas(Mutex<HashMap<Vec<u8>, UserQuota>>);
 
@@ -32,24 +45,29 @@ impl Quotas {
         }
     }
 
-    /// The places of `user`, if `settings` limit its clients or connections.
-    fn of(&self, settings: &Settings, user: &[u8]) -> Option<UserQuota> {
-        let limits = settings.auth.limits.get(user)?;
+    /// Takes a place of `user`.
+    fn take(
+        &self,
+        settings: &Settings,
+        user: &[u8],
+        of: impl Fn(&UserQuota) -> &Arc<Slots>,
+    ) -> Result<Slot, QuotaExceeded> {
+        let limits = &settings.auth.limits;
         let mut users = lock(&self.0);
-        let unlimited = |limit: Option<usize>| Slots::new(limit.unwrap_or(usize::MAX));
-        let quota = users.entry(user.to_vec()).or_insert_with(|| UserQuota {
-            clients: unlimited(limits.max_user_client_connections),
-            upstream: unlimited(limits.max_user_connections),
-        });
-        Some(quota.clone())
+        if !users.contains_key(user) {
+            users.retain(|user, quota| quota.is_used() || limits.contains_key(user));
+            users.insert(user.to_vec(), UserQuota::new(limits.get(user).copied().unwrap_or_default()));
+        }
+        // Under the lock, so that no quota is forgotten meanwhile.
+        users.get(user).and_then(|quota| of(quota).try_take()).ok_or(QuotaExceeded)
     }
 
-    /// A place for an upstream connection of `user`; none is needed where there is no limit.
+    /// A place for an upstream connection of `user`.
     ///
     /// # Errors
     /// When all are taken.
-    pub(super) fn upstream_slot(&self, settings: &Settings, user: &[u8]) -> Result<Option<Slot>, QuotaExceeded> {
-        self.of(settings, user).map(|quota| quota.upstream.try_take().ok_or(QuotaExceeded)).transpose()
+    pub(super) fn upstream_slot(&self, settings: &Settings, user: &[u8]) -> Result<Slot, QuotaExceeded> {
+        self.take(settings, user, |quota| &quota.upstream)
     }
 
     /// A place for a client of `user`; none is needed where there is no limit.
@@ -57,6 +75,9 @@ impl Quotas {
     /// # Errors
     /// When all are taken.
     pub(crate) fn client_slot(&self, settings: &Settings, user: &[u8]) -> Result<Option<Slot>, QuotaExceeded> {
-        self.of(settings, user).map(|quota| quota.clients.try_take().ok_or(QuotaExceeded)).transpose()
+        if !settings.auth.limits.contains_key(user) {
+            return Ok(None);
+        }
+        self.take(settings, user, |quota| &quota.clients).map(Some)
     }
 }

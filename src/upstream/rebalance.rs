@@ -21,7 +21,7 @@ use super::target::UpstreamTarget;
 #[derive(Debug)]
 pub(crate) struct UnpooledSlot {
     slot: Option<Slot>,
-    /// One among its user's connections, if these are limited.
+    /// One among its user's connections, if it counts there.
     user: Option<Slot>,
     pools: Weak<Pools>,
 }
@@ -71,8 +71,8 @@ fn most_idle_first<P>(pools: impl Iterator<Item = P>, idle_count: impl Fn(&P) ->
 }
 
 impl Pools {
-    /// A slot under the cap over all pools, for a connection that belongs to none and has a slot of its `user`'s where these are
-    /// limited. Where all are taken, a connection that no client uses gives up its own; `None` where there is none such, or it has
+    /// A slot under the cap over all pools, for a connection that belongs to none and has a slot of its `user`'s if it counts
+    /// there. Where all are taken, a connection that no client uses gives up its own; `None` where there is none such, or it has
     /// not closed within `patience`.
     pub(crate) async fn slot(&self, user: Option<Slot>, patience: Duration) -> Option<UnpooledSlot> {
         let mut slots = UnpooledSlot { slot: None, user, pools: self.this.clone() };
@@ -80,12 +80,11 @@ impl Pools {
         Some(slots)
     }
 
-    /// A slot among `user`'s connections, for one that belongs to no pool; `Ok(None)` where these are not limited. Where all are
-    /// taken, one that no client uses gives up its own.
+    /// A slot among `user`'s connections, for one that belongs to no pool. Where all are taken, one that no client uses gives up its own.
     ///
     /// # Errors
     /// When there is none such, or it has not closed within `patience`.
-    pub(crate) async fn user_slot(&self, user: &[u8], patience: Duration) -> Result<Option<Slot>, QuotaExceeded> {
+    pub(crate) async fn user_slot(&self, user: &[u8], patience: Duration) -> Result<Slot, QuotaExceeded> {
         let ServerSide { config, capacity, quotas, .. } = &*self.server_side;
         let taken = async {
             loop {

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::active_config::ActiveConfig;
 use super::capacity::Capacity;
-use super::conn_info::ConnInfos;
+use super::conn_info::{Birth, ConnInfos};
 use super::counters::Counters;
 use super::login_limits::LoginLimits;
 use super::loops::LocalBackends;
@@ -17,7 +17,7 @@ use super::reclaimable_slots::ReclaimableSlots;
 use super::roles::Roles;
 use super::session_code::SessionCodes;
 use super::starvation::Starvation;
-use super::target::UpstreamTargets;
+use super::target::{UpstreamTarget, UpstreamTargets};
 use crate::auth::ProcessKey;
 use crate::config::Settings;
 use crate::net::BufferPool;
@@ -60,9 +60,31 @@ pub(crate) struct ServerSide {
     pub conn_ids: ConnIds,
 }
 
+/// The settings by which a connection to one database is opened, and the identity that it has from then on.
+#[derive(Debug)]
+pub(crate) struct Basis {
+    /// Its identity.
+    pub birth: Birth,
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// The way there.
+    pub upstream_target: Arc<UpstreamTarget>,
+}
+
 /// Numbers for connections, unique in the process.
 #[derive(Debug)]
 pub(crate) struct ConnIds(AtomicU64);
+
+impl ServerSide {
+    /// Returns what a connection to `database` is opened by.
+    #[must_use]
+    pub(crate) fn basis(&self, database: &[u8]) -> Basis {
+        // Before the settings: where they change meanwhile, the connection belongs to the former ones.
+        let birth = Birth { id: self.conn_ids.next(), generation: self.config.generation() };
+        let settings = self.config.settings_of(database);
+        Basis { birth, settings, upstream_target: self.config.upstream_target(database) }
+    }
+}
 
 impl ConnIds {
     /// The next number, higher than all before.

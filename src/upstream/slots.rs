@@ -10,18 +10,6 @@ pub struct Slots {
     used: AtomicUsize,
 }
 
-/// The places that a connection holds.
-#[derive(Debug)]
-#[expect(dead_code, reason = "held")]
-pub(crate) struct SlotGuard {
-    /// In its pool.
-    pub pool: Slot,
-    /// In the process.
-    pub process: Slot,
-    /// Among its user's connections, if these are limited.
-    pub user: Option<Slot>,
-}
-
 /// A place that is taken until this is dropped.
 #[derive(Debug)]
 pub struct Slot(Arc<Slots>);

@@ -1,6 +1,6 @@
 //! The way to the upstream: where it is, how connections there are encrypted, and where passwords come from.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -105,6 +105,14 @@ impl UpstreamTargets {
     #[must_use]
     pub(crate) fn of(&self, database: &[u8]) -> &Arc<UpstreamTarget> {
         self.own.get(database).or(self.others.as_ref()).unwrap_or(&self.general)
+    }
+
+    /// Sources of passwords that the settings name and that are not there, a line each. Blocks.
+    #[must_use]
+    pub(crate) fn missing_passwords(&self) -> Vec<String> {
+        let endpoints = self.all().into_iter().flat_map(|upstream_target| &upstream_target.endpoints);
+        let missing: BTreeSet<_> = endpoints.filter_map(|endpoint| endpoint.credentials.missing()).collect();
+        missing.into_iter().collect()
     }
 
     /// All of them, once each.

@@ -54,6 +54,51 @@ fn mistakes_are_explained_and_exit_with_1() {
     assert!(stderr(&output).contains("--pool-size"), "{}", stderr(&output));
 }
 
+/// With other characters in their place, a password would be another one.
+#[test]
+fn variables_that_are_no_text_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let value = std::ffi::OsStr::from_bytes(b"secret\xff");
+    let mut check = command();
+    check.args(["check", "-u", "postgres://db"]).env("PGFERRY_UPSTREAM_PASSWORD", value);
+    let output = check.output().expect("pgferry");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("PGFERRY_UPSTREAM_PASSWORD: it is no text in UTF-8"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_hardly_meant_is_told_before_a_client_meets_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, empty) = (dir.path().join("pgferry.toml"), dir.path().join("empty"));
+    fs::write(&empty, "").expect("written");
+    let config = file.to_str().expect("UTF-8");
+    let is_empty = format!("upstream_password_file: {} is empty", empty.display());
+    for (text, warning) in [
+        ("min_pool_size = 30", "min_pool_size = 30 is more than pool_size = 20: pools keep 20 connections at most"),
+        (
+            "upstream_password_file = \"/nonexistent\"",
+            "upstream_password_file: /nonexistent: No such file or directory",
+        ),
+        (&format!("upstream_password_file = {empty:?}"), &is_empty),
+        ("passfile = \"/nonexistent\"", "passfile: /nonexistent: No such file or directory"),
+        ("password_command = [\"no-such-program\"]", "password_command: no-such-program: there is no such program"),
+    ] {
+        fs::write(&file, format!("{text}\n")).expect("written");
+        let output = run_pgferry(&["check", "-u", "postgres://db", "-c", config], &[]);
+        assert!(output.status.success(), "{text}: {}", stderr(&output));
+        assert!(stderr(&output).contains(&format!("warning: {warning}")), "{text}: {}", stderr(&output));
+        let ferry = Pgferry::start(Postgres::shared(), &["-c", config]);
+        ferry.logs(warning);
+    }
+    fs::write(&file, "password_command = [\"sh\"]\nmin_pool_size = 20\n").expect("written");
+    let output = run_pgferry(&["check", "-u", "postgres://db", "-c", config], &[]);
+    assert_eq!(stderr(&output), "");
+    let ferry = Pgferry::start(Postgres::shared(), &["-c", config]);
+    fs::write(&file, "password_command = [\"sh\"]\nmin_pool_size = 21\n").expect("written");
+    ferry.signal(Signal::SIGHUP);
+    ferry.logs("min_pool_size = 21 is more than");
+}
+
 #[test]
 fn mistakes_in_files_name_their_setting() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -259,6 +259,17 @@ fn secrets_are_looked_up_in_the_upstream() {
 }
 
 #[test]
+fn secrets_are_looked_up_in_the_database_that_a_name_stands_for() {
+    let postgres = Postgres::shared();
+    let file = "auth_type = \"scram-sha-256\"\nauth_user = \"trust_user\"\n[databases.alias]\ndbname = \"other\"\n";
+    for (own, auth_dbname) in [("alias", ""), ("postgres", "auth_dbname = \"alias\"\n")] {
+        let ferry = Pgferry::start_with_file(&postgres.url(), &format!("{auth_dbname}{file}"), &[], &[]);
+        let connection = format!("host={} dbname={own} user=scram_user", ferry.host());
+        assert_eq!(crate::harness::psql(&connection, PASSWORD, "select current_user"), Ok("scram_user".into()));
+    }
+}
+
+#[test]
 fn a_clients_settings_do_not_reach_the_lookup() {
     // CVE-2025-12819.
     let postgres = Postgres::start_with(&[]);

@@ -1,11 +1,14 @@
 //! The console: PgBouncer's commands and tables, who may say what, and when.
 
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
 use crate::harness::pgferry::run_pgferry;
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{
     bind, close, describe, execute, message, parse, password, query, startup, sync, tags,
 };
-use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, Signal, eventually, psql};
+use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, SOON, Signal, eventually, psql};
 
 /// A guest by the unix socket, who is pgferry's own user.
 fn guest(ferry: &Pgferry) -> ProtocolClient {
@@ -412,6 +415,46 @@ fn connections_are_replaced_as_they_come_free() {
     client.query("commit");
     assert_eq!(tags(&guest.until_ready()), "CZ");
     assert_ne!(client.value("select pg_backend_pid()"), before);
+    assert!(ferry.report().text("close_reasons").contains("command 1"));
+}
+
+/// A way to the server at `port` on which a connection gets through when it is let: its port, what tells of each connection, and what
+/// lets the next one through.
+fn way_that_waits(port: u16) -> (u16, Receiver<()>, Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let here = listener.local_addr().expect("an address").port();
+    let ((came, comes), (go, goes)) = (channel(), channel());
+    std::thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            if came.send(()).is_err() || goes.recv().is_err() {
+                return;
+            }
+            let far = TcpStream::connect(("127.0.0.1", port)).expect("a server");
+            let copy = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+            for (mut from, mut to) in [(copy(&near), copy(&far)), (copy(&far), copy(&near))] {
+                std::thread::spawn(move || {
+                    // Its end is that of the connection.
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    (here, comes, go)
+}
+
+#[test]
+fn a_connection_that_is_being_opened_is_replaced_as_well() {
+    let (port, comes, go) = way_that_waits(Postgres::shared().port);
+    let url = format!("postgres://trust_user@127.0.0.1:{port}?sslmode=disable");
+    let ferry = Pgferry::start_with_file(&url, "auth_type = \"trust\"\n", &["--pool-mode", "transaction"], &[]);
+    let mut waiting = ferry.raw();
+    waiting.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+    comes.recv_timeout(SOON).expect("it is being opened");
+    assert_eq!(tags(&guest(&ferry).query("RECONNECT")), "CZ");
+    (0..2).for_each(|_| go.send(()).expect("a connection"));
+    assert!(tags(&waiting.until_ready()).ends_with('Z'));
+    assert_eq!(comes.try_iter().count(), 1, "another is opened in its place");
     assert!(ferry.report().text("close_reasons").contains("command 1"));
 }
 

@@ -292,6 +292,24 @@ fn defaults_that_differ_are_written_and_explained() {
 }
 
 #[test]
+fn of_what_is_said_twice_the_last_holds() {
+    let databases =
+        "a = host=h dbname=x\na = host=h dbname=y\n[users]\nbob = max_user_connections=3\nbob = max_user_connections=5";
+    let (status, text, said) = import_lines(
+        databases,
+        "auth_type = scram-sha-256\nauth_file = /dev/null\npool_mode = session\npool_mode = transaction\npool_mode = transaction\n\
+         tcp_keepidle = 30\ntcp_keepalive = 0",
+    );
+    assert_eq!(status, Some(0), "{said}");
+    for (line, count) in
+        [("pool_mode = \"transaction\"", 1), ("dbname = \"y\"", 1), ("dbname = \"x\"", 0), ("[users.\"bob\"]", 1)]
+    {
+        assert_eq!(text.matches(line).count(), count, "{line}: {text}");
+    }
+    assert!(text.contains("max_user_connections = 5") && text.contains("tcp_keepidle = \"0\""), "{text}");
+}
+
+#[test]
 fn pools_keep_their_sizes() {
     for (databases, pgbouncer, most) in [
         ("a = host=db\nb = host=db", "default_pool_size = 300\nmax_db_connections = 120", 240),

@@ -134,6 +134,28 @@ fn other_pools_make_room_under_the_cap_over_all() {
     assert_eq!(c.until_ready()[1].columns(), ["template1"]);
 }
 
+/// A server that takes connections and says nothing, in front of which attempts end by their time limit alone.
+#[test]
+fn a_slot_of_an_attempt_that_failed_goes_to_the_pool_that_waits_for_it() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let text = format!(
+        "auth_type = \"trust\"\nmax_upstream = 1\nclient_login_timeout = \"15s\"\nquery_wait_timeout = \"15s\"\n\
+         [databases.silent]\nupstream = \"postgres://trust_user@{}?sslmode=disable\"\nserver_connect_timeout = \"1s\"\n",
+        silent.local_addr().expect("an address")
+    );
+    let postgres = Postgres::shared();
+    let url = postgres.url().replace("postgres://", "postgres://trust_user@");
+    let ferry = Pgferry::start_with_file(&url, &text, &[], &[]);
+    let mut vain = ferry.raw();
+    vain.send(&startup(&[("user", "trust_user"), ("database", "silent")]));
+    let _attempt = silent.accept().expect("an attempt");
+    let began = std::time::Instant::now();
+    let mut other = ferry.raw();
+    other.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
+    assert!(tags(&other.until_ready()).ends_with('Z'));
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
 #[test]
 fn idle_and_old_connections_are_closed_and_some_are_kept() {
     let postgres = Postgres::start_with(&[]);
@@ -199,6 +221,27 @@ fn a_new_upstream_is_used_after_a_reload() {
         drop(lasting);
         eventually("the old connections are closed", || old.backends() == 0);
     }
+}
+
+#[test]
+fn a_users_limit_that_a_reload_brings_counts_the_connections_that_are_open() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("pgferry.toml");
+    std::fs::write(&file, "").expect("written");
+    let ferry = Pgferry::start(Postgres::shared(), &["--config", file.to_str().expect("UTF-8")]);
+    let mut sessions: Vec<_> = (0..3).map(|_| ferry.session()).collect();
+    for session in &mut sessions {
+        assert_eq!(session.value("select 1"), "1");
+    }
+    std::fs::write(&file, "[users.trust_user]\nmax_user_connections = 3\n").expect("written");
+    ferry.signal(Signal::SIGHUP);
+    ferry.logs("changed: users");
+    let mut fourth = ferry.session();
+    fourth.send(&query("select 4"));
+    eventually("it waits", || ferry.report().get("waiting_now") == 1);
+    assert_eq!(ferry.report().get("upstream_now"), 3);
+    drop(sessions);
+    assert_eq!(fourth.until_ready()[1].columns(), ["4"]);
 }
 
 #[test]

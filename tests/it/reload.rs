@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -649,6 +650,60 @@ fn a_socket_file_that_was_removed_is_made_again() {
     ferry.signal(Signal::SIGHUP);
     eventually("one more", || ferry.log().matches("settings reloaded").count() > 2);
     assert_eq!(ferry.log().matches("listening on ").count(), 2, "what is there stays");
+}
+
+#[test]
+fn the_socket_file_of_admin_listen_is_seen_to_as_well() {
+    let text = "listen = \"HERE\"\nadmin_listen = \"HERE/admin\"\n";
+    let filed = Filed::start(Postgres::shared(), text);
+    let path = filed.ferry.dir().join("admin");
+    let reload = |nth: usize| {
+        filed.ferry.signal(Signal::SIGHUP);
+        eventually("reloaded", || filed.ferry.log().matches("settings reloaded").count() == nth);
+    };
+    let answers = || {
+        let mut socket = std::os::unix::net::UnixStream::connect(&path).expect("a listener");
+        socket.write_all(b"GET /live HTTP/1.0\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    };
+    answers();
+    fs::remove_file(&path).expect("removed");
+    reload(1);
+    answers();
+    let upstream = Postgres::shared().url();
+    filed.write(&format!("upstream = \"{upstream}\"\n{text}unix_socket_mode = \"0700\"\n"));
+    reload(2);
+    let mode = |file: &Path| fs::metadata(file).expect("there").permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(&filed.ferry.socket())), (0o700, 0o700));
+    answers();
+}
+
+#[test]
+fn a_successor_makes_a_socket_file_again_that_was_removed() {
+    let removed_of = |file: &str| vec![".s.PGSQL.5432".to_owned(), file.to_owned()];
+    for removed in [vec![".s.PGSQL.5432".to_owned()], removed_of(".s.PGSQL.5432.lock")] {
+        let other = tempfile::tempdir().expect("a directory");
+        let host = other.path().to_str().expect("UTF-8").to_owned();
+        let mut former = Pgferry::start(Postgres::shared(), &["--listen", &host]);
+        for file in removed {
+            fs::remove_file(other.path().join(file)).expect("removed");
+        }
+        let log = other.path().join("log");
+        let args = ["-u", &Postgres::shared().url(), "-l", former.host(), "-l", &host, "--replace"];
+        let file = fs::File::create(&log).expect("a file");
+        let mut next = ChildProcess::spawn(command().args(args).stderr(file));
+        assert!(former.wait().success(), "{}", fs::read_to_string(&log).unwrap_or_default());
+        for socket in [former.socket(), other.path().join(".s.PGSQL.5432")] {
+            assert_eq!(ProtocolClient::unix(&socket).logged_in("trust_user", "postgres").value("select 1"), "1");
+        }
+        let output = command().args(["-u", &Postgres::shared().url(), "-l", &host]).output().expect("pgferry");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("in use by process"), "{output:?}");
+        signal(next.id(), Signal::SIGTERM);
+        assert!(crate::harness::ends(&mut next).success());
+        assert!(!other.path().join(".s.PGSQL.5432").exists(), "it is its own");
+    }
 }
 
 /// A process that lets the successor log in at its console, and hangs as it is asked for the listeners.

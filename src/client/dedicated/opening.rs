@@ -13,11 +13,11 @@ use crate::client::presence::while_present;
 use crate::config::{Auth, Settings};
 use crate::error::ClientError;
 use crate::net::Conn;
-use crate::upstream::active_config::ActiveConfig;
 use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::limiter::SourceLimit;
 use crate::upstream::login_slots::LoginSlot;
 use crate::upstream::queue::pause_while_full;
+use crate::upstream::server_side::Basis;
 use crate::upstream::{DialError, PasswordPrompt, Secret, ServerSide};
 
 /// The client's answer to a question of the server's: the password, or `None` where the client went away.
@@ -101,7 +101,7 @@ impl<'a> Opening<'a> {
     async fn attempt(&mut self, slot: LoginSlot) -> (Result<NewConn, DialError>, Option<Answer>) {
         let server_side = &self.shared.server_side;
         let (ask, asked) = PasswordPrompt::new(&server_side.logins.slots);
-        let login = login_as_requested(&server_side.config, self.admitted, self.secret(ask));
+        let login = login_as_requested(server_side, self.admitted, self.secret(ask));
         // In a task of its own, so that the slot does not wait for the client.
         let attempt = tokio::spawn(dial(Arc::clone(server_side), Arc::clone(&self.settings), login, slot));
         // An attempt that asks nothing lets go of its end.
@@ -155,12 +155,12 @@ async fn dial(
 }
 
 /// The login of a client as its startup packet asks for it.
-fn login_as_requested(config: &ActiveConfig, admitted: &Dedicated, secret: Secret) -> Login {
+fn login_as_requested(server_side: &ServerSide, admitted: &Dedicated, secret: Secret) -> Login {
     let (user, database) = (admitted.user.clone(), &*admitted.database);
-    let real = config.settings_of(database).real_database(database).to_vec();
+    let Basis { birth, settings, upstream_target } = server_side.basis(database);
+    let real = settings.real_database(database).to_vec();
     let others = admitted.startup.params.iter().filter(|(name, _)| **name != *b"user" && **name != *b"database");
     let others = others.map(|(name, value)| (name.to_vec(), value.to_vec()));
     let params = std::iter::once((b"database".to_vec(), real)).chain(others).collect();
-    let upstream_target = config.upstream_target(database);
-    Login { user, params, secret, upstream_target }
+    Login { birth, user, params, secret, upstream_target }
 }

@@ -10,6 +10,7 @@ use super::{DialError, Login, Secret};
 use crate::auth::{Credential, Password};
 use crate::config::{RawConfig, Settings};
 use crate::net::{BufferPool, Conn, Stream};
+use crate::upstream::conn_info::Birth;
 use crate::upstream::target::UpstreamTargets;
 
 /// Logs in with the password `secret` to a server with these `parameters` in its URL, which says `said` and closes. As much as the
@@ -26,8 +27,13 @@ pub(crate) async fn log_in_against(parameters: &str, said: &[u8]) -> Result<(), 
     let upstream_target = Arc::clone(upstream_targets.of(b"d"));
     let (mut conn, _theirs) = beside(said).map_err(|error| DialError::Protocol(error.to_string()))?;
     let secret = Secret::Known(Credential::Password(Password::new(b"secret".to_vec())));
-    let mut login =
-        Login { user: b"u".to_vec(), params: Vec::new(), secret, upstream_target: Arc::clone(&upstream_target) };
+    let mut login = Login {
+        birth: Birth::default(),
+        user: b"u".to_vec(),
+        params: Vec::new(),
+        secret,
+        upstream_target: Arc::clone(&upstream_target),
+    };
     log_in(&mut conn, &mut login, &upstream_target.endpoints[0], &mut None).await.map(drop)
 }
 

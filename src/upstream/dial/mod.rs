@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) use error::{DialError, DialFailure};
 
 use super::close::{CloseReason, Closed};
+use super::conn_info::Birth;
 use super::counters::Counters;
 use super::login_slots::LoginSlots;
 use super::server_tls::{ServerTls, ServerTlsError};
@@ -94,6 +95,8 @@ impl Secret {
 /// A login: role, parameters, credentials.
 #[derive(Debug)]
 pub(crate) struct Login {
+    /// The connection's identity.
+    pub birth: Birth,
     /// The role.
     pub user: Vec<u8>,
     /// `database`, `options` and all else that goes into the startup packet.
@@ -114,6 +117,8 @@ impl Login {
 /// An open connection that has just logged in.
 #[derive(Debug)]
 pub(crate) struct NewConn {
+    /// Its identity.
+    pub birth: Birth,
     /// The socket.
     pub conn: Conn,
     /// Remote address.
@@ -284,6 +289,7 @@ impl Dial<'_> {
         let session = timeout_at(self.deadline, login).await;
         match session.unwrap_or_else(|_| Err(self.timed_out())) {
             Ok(session) => Ok(NewConn {
+                birth: self.login.birth,
                 conn,
                 address,
                 server_tls,

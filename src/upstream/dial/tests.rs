@@ -10,6 +10,7 @@ use super::{DialError, Login, Secret};
 use crate::config::{RawConfig, Settings};
 use crate::error::ClientError;
 use crate::net::{BufferPool, Conn, Stream};
+use crate::upstream::conn_info::Birth;
 use crate::upstream::target::UpstreamTargets;
 use crate::wire::backend;
 
@@ -133,6 +134,7 @@ async fn a_login_without_end_is_bounded_in_bytes() {
     let upstream_target = Arc::clone(upstream_targets.of(b"d"));
     let mut conn = Conn::new(Stream::accepted_unix(ours.into()).expect("a stream"), BufferPool::new(8192, 1));
     let mut login = Login {
+        birth: Birth::default(),
         user: b"u".to_vec(),
         params: Vec::new(),
         secret: Secret::None,

@@ -8,9 +8,9 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use super::Pool;
+use super::pool_slots::PoolSlots;
 use crate::track::Clean;
 use crate::upstream::server_conn::ServerConn;
-use crate::upstream::slots::SlotGuard;
 
 /// A connection and the slots it holds. Dropping it closes the connection in the background, and frees the slots
 /// when it is closed.
@@ -24,13 +24,13 @@ pub(crate) struct PooledConn {
 #[derive(Debug)]
 struct Open {
     server_conn: ServerConn,
-    slots: SlotGuard,
+    slots: PoolSlots,
 }
 
 impl PooledConn {
     /// An open connection that holds its slots.
     #[must_use]
-    pub(crate) fn new(server_conn: ServerConn, slots: SlotGuard, pool: Weak<Pool>) -> Self {
+    pub(in crate::upstream) fn new(server_conn: ServerConn, slots: PoolSlots, pool: Weak<Pool>) -> Self {
         Self { open: Some(Box::new(Open { server_conn, slots })), pool }
     }
 
@@ -71,12 +71,10 @@ impl Drop for PooledConn {
         runtime.spawn(async move {
             server_conn.gate.opened().await;
             let how = ServerConn::close(server_conn.conn, server_conn.state.close_method).await;
-            // A former pool is kept as long as it has slots.
-            let pool = pool.upgrade();
-            drop(slots);
-            if let Some(pool) = pool {
+            if let Some(pool) = pool.upgrade() {
                 pool.closed(how, server_conn.close_reason);
             }
+            drop(slots);
         });
     }
 }

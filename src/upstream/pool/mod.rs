@@ -10,6 +10,7 @@ pub(crate) mod lease;
 mod maintenance;
 pub(in crate::upstream) mod neighbours;
 mod opening;
+pub(in crate::upstream) mod pool_slots;
 mod returning;
 mod state;
 mod tentative;
@@ -276,15 +277,13 @@ impl Pool {
         None
     }
 
-    /// Notes that a connection has been closed.
+    /// Notes that a connection has been closed, which still has its slots.
     pub(super) fn closed(&self, how: Closed, why: CloseReason) {
         self.server_side.counters.close(how, why);
         if why == CloseReason::Dead {
             self.parameters.note_lost(Instant::now());
         }
         self.queue().turnover.happened();
-        self.open_as_needed();
-        self.note_freed();
     }
 
     /// Takes an idle connection out: the one that has been idle longest.
@@ -329,14 +328,20 @@ impl Pool {
         unfit
     }
 
-    /// Reason why a connection must go at `now`, if it must.
-    fn unfit(&self, server_conn: &ServerConn, now: Instant) -> Option<CloseReason> {
+    /// Reason why a connection must go that was right when its opening began, if what has been said since holds for it.
+    fn recalled(&self, server_conn: &ServerConn) -> Option<CloseReason> {
         let conn_info = &server_conn.conn_info;
         if self.server_side.config.generation() != conn_info.generation {
             return Some(CloseReason::Reload);
         }
-        if conn_info.id < self.oldest.load(Ordering::Relaxed) || self.is_paused() {
-            return Some(CloseReason::Command);
+        (conn_info.id < self.oldest.load(Ordering::Relaxed) || self.is_paused()).then_some(CloseReason::Command)
+    }
+
+    /// Reason why a connection must go at `now`, if it must.
+    fn unfit(&self, server_conn: &ServerConn, now: Instant) -> Option<CloseReason> {
+        let conn_info = &server_conn.conn_info;
+        if let Some(why) = self.recalled(server_conn) {
+            return Some(why);
         }
         if self.role_auth.succession().is_some() {
             return Some(CloseReason::Identity);

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use super::Pool;
 use super::lease::PooledConn;
 use super::neighbours::Among;
+use super::pool_slots::PoolSlots;
 use crate::config::Settings;
 use crate::lock::lock;
 use crate::net::tls::TlsSession;
@@ -22,8 +23,8 @@ use crate::upstream::occupancy::Occupancy;
 use crate::upstream::queue::{Next, Queue};
 use crate::upstream::quota::QuotaExceeded;
 use crate::upstream::server_conn::{BackendKey, ServerConn};
-use crate::upstream::server_side::ServerSide;
-use crate::upstream::slots::{Slot, SlotGuard};
+use crate::upstream::server_side::{Basis, ServerSide};
+use crate::upstream::slots::Slot;
 use crate::upstream::turnover::Turnover;
 
 impl Pool {
@@ -39,7 +40,7 @@ impl Pool {
         let server_conn = self.server_conn(new_conn, RequestedParams::default(), settings);
         self.server_side.starvation.ends();
         let without_slots = if let Some(slots) = self.try_take_slots() {
-            self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
+            self.take_in(PooledConn::new(server_conn, slots, self.this.clone()));
             None
         } else {
             self.queue().dial_starts();
@@ -49,7 +50,7 @@ impl Pool {
             let Some(server_conn) = without_slots else { return };
             let ends = DialEnds(&pool);
             if let Some(slots) = pool.wait_for_slots(patience).await {
-                pool.hand_out(PooledConn::new(server_conn, slots, pool.this.clone()));
+                pool.take_in(PooledConn::new(server_conn, slots, pool.this.clone()));
             } else {
                 let how = ServerConn::close(server_conn.conn, CloseMethod::Terminate).await;
                 pool.server_side.counters.close(how, CloseReason::Login);
@@ -60,23 +61,25 @@ impl Pool {
     }
 
     /// The slots of a connection that is open already, if they are free.
-    fn try_take_slots(&self) -> Option<SlotGuard> {
+    fn try_take_slots(&self) -> Option<PoolSlots> {
         let user = self.user_slot().ok()?;
         let pool = self.slot(&self.queue())?;
         let capacity = &self.server_side.capacity;
-        Some(SlotGuard { pool, process: capacity.try_take_of(capacity.share())?, user })
+        let process = capacity.try_take_of(capacity.share())?;
+        Some(PoolSlots::waiting(self.this.clone(), pool, user).with_process(process))
     }
 
     /// The slots of a connection that is open already, for which an idle one of another pool makes room.
-    async fn wait_for_slots(&self, patience: Duration) -> Option<SlotGuard> {
+    async fn wait_for_slots(&self, patience: Duration) -> Option<PoolSlots> {
         let user = self.user_slot().ok()?;
         let pool = self.slot(&self.queue())?;
+        let slots = PoolSlots::waiting(self.this.clone(), pool, user);
         let process = self.server_side.capacity.take(patience, || self.make_room(Among::All)).await?;
-        Some(SlotGuard { pool, process, user })
+        Some(slots.with_process(process))
     }
 
-    /// The slot of a connection among those of its user; `Ok(None)` where these are not limited.
-    fn user_slot(&self) -> Result<Option<Slot>, QuotaExceeded> {
+    /// The slot of a connection among those of its user.
+    fn user_slot(&self) -> Result<Slot, QuotaExceeded> {
         let ServerSide { config, quotas, .. } = &*self.server_side;
         quotas.upstream_slot(&config.settings.load(), &self.key.user)
     }
@@ -120,9 +123,16 @@ impl Pool {
                 }
                 return;
             };
-            let Some(process) = capacity.try_take_of(share) else {
+            let Ok(user) = self.user_slot() else {
                 drop(queue);
                 drop(slot);
+                self.make_room(Among::SameRole);
+                return;
+            };
+            // Last: a slot in the process that is taken and given up again would be missed by a pool that looks for one meanwhile.
+            let Some(process) = capacity.try_take_of(share) else {
+                drop(queue);
+                drop((slot, user));
                 if share == usize::MAX || self.make_room(Among::All) {
                     return;
                 }
@@ -130,17 +140,11 @@ impl Pool {
                 share = usize::MAX;
                 continue;
             };
-            let Ok(user) = self.user_slot() else {
-                drop(queue);
-                drop((slot, process));
-                self.make_room(Among::SameRole);
-                return;
-            };
             queue.dial_starts();
             drop(queue);
             let Some(this) = self.this.upgrade() else { return };
-            let slots = SlotGuard { pool: slot, process, user };
-            tokio::spawn(this.dial(slots, Arc::clone(&settings)));
+            let slots = PoolSlots::waiting(self.this.clone(), slot, user).with_process(process);
+            tokio::spawn(this.dial(slots));
         }
     }
 
@@ -191,16 +195,26 @@ impl Pool {
         });
     }
 
-    async fn dial(self: Arc<Self>, slots: SlotGuard, settings: Arc<Settings>) {
-        let ServerSide { config, counters, buffers, starvation, key, .. } = &*self.server_side;
+    /// Hands out a connection that has been opened, unless what has been said of all connections meanwhile holds for it.
+    fn take_in(&self, mut pooled: PooledConn) {
+        match self.recalled(&pooled) {
+            // Dropping it closes it, and another is opened for those that wait.
+            Some(why) => pooled.close_reason = why,
+            None => self.hand_out(pooled),
+        }
+    }
+
+    async fn dial(self: Arc<Self>, slots: PoolSlots) {
+        let ServerSide { counters, buffers, starvation, key, .. } = &*self.server_side;
         let ends = DialEnds(&self);
         // The first connection asks for nothing, so that what the server gives to clients that ask for nothing is
         // known. Later ones ask for what their client asks for, which then needs no SET.
         let asked =
             if self.parameters.baseline().is_some() { self.startup_asked() } else { RequestedParams::default() };
+        let Basis { birth, settings, upstream_target } = self.server_side.basis(&self.key.database);
         let secret = self.role_auth.secret(&settings);
-        let upstream_target = config.upstream_target(&self.key.database);
         let login = Login {
+            birth,
             user: self.key.user.clone(),
             params: self.startup_params(&asked, &settings),
             secret,
@@ -218,7 +232,7 @@ impl Pool {
                     info!(database = %self.database(), user = %self.user(), "upstream is back");
                 }
                 let server_conn = self.server_conn(new_conn, asked, &settings);
-                self.hand_out(PooledConn::new(server_conn, slots, self.this.clone()));
+                self.take_in(PooledConn::new(server_conn, slots, self.this.clone()));
             }
             Err(failed) => {
                 let failed = failed.map(|error| self.role_auth.reason(error));
@@ -316,15 +330,14 @@ impl Pool {
     }
 
     fn server_conn(&self, new_conn: NewConn, asked: RequestedParams, settings: &Settings) -> ServerConn {
-        let ServerSide { config, conn_ids, local_backends, .. } = &*self.server_side;
+        let ServerSide { local_backends, .. } = &*self.server_side;
         let mut params = new_conn.params;
         let now = Instant::now();
         self.parameters.learn_login(&mut params, &asked, now);
-        let id = conn_ids.next();
+        let id = new_conn.birth.id;
         let tls = new_conn.conn.stream().tls().map(TlsSession::describe);
         let gate = Arc::new(CancelGate::default());
-        let conn_info =
-            ConnInfo::new(id, new_conn.pid, new_conn.address.clone(), config.generation(), Arc::clone(&gate));
+        let conn_info = ConnInfo::new(new_conn.birth, new_conn.pid, new_conn.address.clone(), Arc::clone(&gate));
         let code = new_conn.code;
         let conn_info = conn_info.over(new_conn.conn.stream().local(), tls.clone()).served_by(new_conn.process);
         let conn_info = Arc::new(conn_info.in_database_with(Arc::clone(&code)));
