@@ -1,7 +1,7 @@
 //! Scripts from a seed: what clients do in every order and at every place.
 
 use crate::random::Random;
-use crate::script::{Message, Script, Write};
+use crate::script::{Message, NO_FUNCTION, Script, Write};
 
 /// What scripts may hold.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,12 @@ pub fn script(seed: u64, options: Options) -> Script {
     let long = random.chance(12);
     let (names, portals) = if long { (LONG_NAMES, LONG_PORTALS) } else { (NAMES, PORTALS) };
     let cursors = [portals[2], "w"];
-    Generator { random, options, token: 0, names, portals, cursors }.script()
+    let encodings: &[&str] = match random.below(16) {
+        0 => &["latin1", "'LATIN1'", "utf8", "default"],
+        1 => &["latin1", "sql_ascii", "'UTF8'", "unicode"],
+        _ => &[],
+    };
+    Generator { random, options, token: 0, names, portals, cursors, encodings }.script()
 }
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -63,6 +68,8 @@ struct Generator {
     names: [&'static str; 3],
     portals: [&'static str; 3],
     cursors: [&'static str; 2],
+    /// The encodings that its client says it has.
+    encodings: &'static [&'static str],
 }
 
 fn query(statements: &[&str]) -> Message {
@@ -158,6 +165,9 @@ impl Generator {
             ]);
             values.iter().for_each(|value| put(name, value));
         }
+        if !self.encodings.is_empty() && self.random.chance(40) {
+            put("client_encoding", self.random.pick(&["LATIN1", "latin-1", "UTF8", "utf-8"]));
+        }
         if self.random.chance(5) {
             put("search_path", self.random.pick(&["one, public", "two"]));
         }
@@ -172,6 +182,7 @@ impl Generator {
             vec![query(&[
                 "show search_path",
                 "show datestyle",
+                "show client_encoding",
                 "show timezone",
                 "show application_name",
                 "show work_mem",
@@ -219,7 +230,7 @@ impl Generator {
             let statement = self.contended();
             return out.push(Message::Query(vec![statement]));
         }
-        match self.random.below(28) {
+        match self.random.below(32) {
             0..=6 => {
                 let several = self.random.pick(&[1, 1, 1, 1, 2, 3, 4]);
                 let statements = (0..several).map(|_| self.statement()).collect();
@@ -266,17 +277,22 @@ impl Generator {
                     1 | 2 => Message::Sync,
                     3 => describe('S', "nothing"),
                     4 => execute("nothing", 0),
-                    5 => Message::Function,
+                    5 => self.call(),
                     6 => Message::CopyDone,
                     7 => Message::CopyData("late\n".to_owned()),
                     _ => self.malformed_body(),
                 };
                 out.push(stray);
             }
-            23 => self.without_encoding(out),
+            // In another encoding what is no text in UTF-8 is one, or frees what it should not: a stated limit.
+            23 if self.encodings.is_empty() => self.without_encoding(out),
+            23 => out.push(Message::Query(vec![self.encoded()])),
             26 => self.whole_in_two_phases(out),
             27 => self.session_pipeline(out),
             24 => self.without_sync(out),
+            28 => self.formatted(out),
+            29 => self.walk(out),
+            30 => out.push(self.call()),
             _ => {
                 // A whole transaction.
                 let begin = self.random.pick(&["begin", "begin", "start transaction"]);
@@ -297,6 +313,7 @@ impl Generator {
                 0 | 1 => format!("set {}", self.setting()),
                 2 => format!("set local {}", self.setting()),
                 3 => format!("reset {}", self.setting_name()),
+                4 if !self.options.contend && self.random.chance(50) => self.committing_block(),
                 4 | 5 => self.random.pick(&["call code.finish()", "call code.finish()", "call code.undo()"]).to_owned(),
                 6 => self.random.pick(&["commit", "rollback", "begin", "select 1/0"]).to_owned(),
                 _ => self.statement(),
@@ -339,6 +356,135 @@ impl Generator {
                 }
                 _ => out.push(Message::Query(vec![text])),
             }
+        }
+    }
+
+    /// A call of a function by its OID: mostly of one that there is, with what it takes.
+    fn call(&mut self) -> Message {
+        let client = self.options.client;
+        let key = if self.options.contend { self.random.pick(&KEYS).to_owned() } else { format!("{}", 100 + client) };
+        let number = |random: &mut Random| random.pick(&["1", "1", "2", "0", "x", "2147483647"]).to_owned();
+        let random = &mut self.random;
+        let (oid, mut args) = match random.below(16) {
+            0 => (NO_FUNCTION, vec![]),
+            1 | 2 => (177, vec![number(random), number(random)]),
+            3 => (154, vec![number(random), number(random)]),
+            4 => (871, vec!["up".to_owned()]),
+            5 => (954, vec!["0".to_owned(), "1".to_owned()]),
+            6 => (1574, vec![random.pick(&[&format!("code.seq{client}"), "nope"]).to_owned()]),
+            7 => (1575, vec![format!("code.seq{client}")]),
+            8 => (2077, vec![random.pick(&["a.b", "timezone", "work_mem", "nope"]).to_owned()]),
+            9 => (2559, vec![]),
+            10 => (2880, vec![key]),
+            11 => (2884, vec![key]),
+            12 => (2892, vec![]),
+            13 => (3036, vec![random.pick(&CHANNELS).to_owned(), "p".to_owned()]),
+            _ => {
+                let mut args: Vec<String> = self.setting_params().into_iter().flatten().take(2).collect();
+                args.push(self.random.pick(&["false", "false", "true", "maybe"]).to_owned());
+                (2078, args)
+            }
+        };
+        match self.random.below(20) {
+            0 => args.truncate(1),
+            1 => args.push("1".to_owned()),
+            _ => {}
+        }
+        let nothing = oid != 2078 && self.random.chance(5);
+        let args = args.into_iter().map(|arg| (!nothing).then_some(arg)).collect();
+        Message::Function { oid, args }
+    }
+
+    /// Bind with formats, as many as there are values or not, in front of what runs it.
+    fn formatted(&mut self, out: &mut Vec<Message>) {
+        const CODES: [&[u16]; 9] = [&[], &[], &[0], &[1], &[0, 0], &[1, 0], &[0, 1], &[2], &[0, 1, 0]];
+        let text = self.random.pick(&[
+            "select $1::text",
+            "select $1::int + 1 as n, 'x' as y",
+            "select $1::int8, $2::text",
+            "select $1::bool",
+            "show work_mem",
+            "insert into u(token, n) values ('counted', $1)",
+            "select n from generate_series(1, 3) n",
+            "begin",
+            "",
+        ]);
+        let name = if self.random.chance(70) { "" } else { self.name() };
+        if self.random.chance(85) {
+            out.push(parse(name, text.to_owned()));
+        }
+        let most = (1..=2).filter(|n| text.contains(&format!("${n}"))).count();
+        let count = self.random.pick(&[most, most, most, most, most + 1, 0, 1]);
+        let values = ["7", "7", "t", "\0\0\0\u{7}", "\0\0\0\0\0\0\0\u{7}", "\u{1}", ""];
+        let params = (0..count)
+            .map(|_| if self.random.chance(15) { None } else { Some(self.random.pick(&values).to_owned()) })
+            .collect();
+        let portal = self.portal().to_owned();
+        let (given, wanted) = (self.random.pick(&CODES).to_vec(), self.random.pick(&CODES).to_vec());
+        out.push(Message::Formatted { portal: portal.clone(), name: name.to_owned(), params, given, wanted });
+        if self.random.chance(50) {
+            out.push(describe('P', &portal));
+        }
+        out.push(execute(&portal, self.random.pick(&[0, 0, 2])));
+        self.end(out);
+    }
+
+    /// A cursor or portal that is walked through in a transaction, in several pipelines.
+    fn walk(&mut self, out: &mut Vec<Message>) {
+        out.push(query(&["begin"]));
+        let cursor = self.random.pick(&self.cursors);
+        let bound = self.random.chance(40);
+        if bound {
+            let text =
+                self.random.pick(&["select n from generate_series(1, 6) n", "show work_mem", "select 5 as five"]);
+            let name = if self.random.chance(50) { "" } else { self.name() };
+            out.push(parse(name, text.to_owned()));
+            let name = name.to_owned();
+            out.push(Message::Bind { portal: cursor.to_owned(), name, params: vec![], binary: false });
+        } else {
+            let declare = self.declare(cursor);
+            out.push(Message::Query(vec![declare]));
+        }
+        for _ in 0..1 + self.random.below(5) {
+            match self.random.below(6) {
+                0..=2 => {
+                    out.push(execute(cursor, self.random.pick(&[1, 2, 2, 0])));
+                    self.end(out);
+                }
+                3 => {
+                    let fetch = self.fetch(cursor);
+                    out.push(Message::Query(vec![fetch]));
+                }
+                4 => {
+                    let fetch = self.fetch(cursor);
+                    out.push(parse("", fetch));
+                    out.push(Message::Bind {
+                        portal: String::new(),
+                        name: String::new(),
+                        params: vec![],
+                        binary: false,
+                    });
+                    out.push(execute("", self.random.pick(&[0, 0, 1])));
+                    self.end(out);
+                }
+                _ => {
+                    let statement = self.statement();
+                    out.push(Message::Query(vec![statement]));
+                }
+            }
+        }
+        if self.random.chance(30) {
+            out.push(close('P', cursor));
+            self.end(out);
+        }
+        if self.random.chance(80) {
+            out.push(query(&[self.random.pick(&[
+                "commit",
+                "commit",
+                "rollback",
+                "commit and chain",
+                "close all;end",
+            ])]));
         }
     }
 
@@ -405,7 +551,7 @@ impl Generator {
             let statements = (0..several).map(|_| self.statement()).collect();
             out.push(Message::Query(statements));
         } else {
-            out.push(Message::Function);
+            out.push(self.call());
         }
     }
 
@@ -501,6 +647,9 @@ impl Generator {
             return Some(self.token());
         }
         let value = self.random.pick(&["7", "7", "7", "x", "1", ""]);
+        if text.contains('é') {
+            return Some(self.random.pick(&["é", "é", "€", "x"]).to_owned());
+        }
         if self.random.chance(5) { None } else { Some(value.to_owned()) }
     }
 
@@ -668,7 +817,37 @@ impl Generator {
         }
     }
 
+    /// What says an encoding, or depends on it.
+    fn encoded(&mut self) -> String {
+        let encoding = self.random.pick(self.encodings);
+        match self.random.below(12) {
+            0 | 1 => format!("set {}client_encoding = {encoding}", self.random.pick(&["", "", "local "])),
+            2 => format!("set names '{}'", encoding.trim_matches('\'').replace("default", "utf8")),
+            3 => self.random.pick(&["show client_encoding", "reset client_encoding"]).to_owned(),
+            4 => format!(
+                "select set_config('client_encoding', '{}', {})",
+                self.random.pick(&["latin1", "utf8"]),
+                self.random.pick(&["false", "true"])
+            ),
+            5 => self
+                .random
+                .pick(&[
+                    "select code.set('client_encoding', 'latin1')",
+                    "select code.reset('client_encoding')",
+                    "do $$ begin reset client_encoding; end $$",
+                ])
+                .to_owned(),
+            6 | 7 => format!("set a.b = '{}'", self.random.pick(&["é", "€", "Ã©"])),
+            8 => "select current_setting('a.b')".to_owned(),
+            9 => "select $1::text, 'é'".to_owned(),
+            _ => format!("select '{}'", self.random.pick(&["é", "é", "€"])),
+        }
+    }
+
     fn setting(&mut self) -> String {
+        if !self.encodings.is_empty() && self.random.chance(25) {
+            return format!("client_encoding = {}", self.random.pick(self.encodings));
+        }
         let random = &mut self.random;
         match random.below(17) {
             13 => format!(
@@ -770,6 +949,9 @@ impl Generator {
 
     /// One statement.
     fn statement(&mut self) -> String {
+        if !self.encodings.is_empty() && self.random.chance(25) {
+            return self.encoded();
+        }
         if self.options.contend && self.random.chance(40) {
             return self.contended();
         }
@@ -933,15 +1115,54 @@ impl Generator {
     fn cursor(&mut self) -> String {
         let name = self.random.pick(&self.cursors);
         match self.random.below(10) {
-            0 => format!("declare {name} cursor for select token from t order by token"),
-            1 => format!("declare {name} cursor with hold for select n from generate_series(1, 5) n"),
-            2 => format!("declare {name} cursor for select n, 'x' as y from generate_series(1, 5) n"),
-            3 => format!("declare {name} cursor with hold for select * from v"),
-            4..=6 => format!("fetch {} from {name}", self.random.pick(&["1", "2", "all", "next"])),
-            7 => format!("move 1 from {name}"),
+            0..=3 => self.declare(name),
+            4..=7 => self.fetch(name),
             8 => format!("close {name}"),
             _ => "close all".to_owned(),
         }
+    }
+
+    fn declare(&mut self, name: &str) -> String {
+        let how = self.random.pick(&["", "", "", "scroll ", "no scroll ", "insensitive "]);
+        let hold = self.random.pick(&["", "", "with hold ", "with hold ", "without hold "]);
+        let select = self.random.pick(&[
+            "select token from t order by token",
+            "select n from generate_series(1, 5) n",
+            "select n, 'x' as y from generate_series(1, 5) n",
+            "select * from v",
+            "select 1 as one",
+        ]);
+        format!("declare {name} {how}cursor {hold}for {select}")
+    }
+
+    fn fetch(&mut self, name: &str) -> String {
+        let to = self.random.pick(&[
+            "1",
+            "2",
+            "all",
+            "next",
+            "1",
+            "2",
+            "all",
+            "next",
+            "0",
+            "prior",
+            "first",
+            "last",
+            "absolute 2",
+            "absolute -2",
+            "absolute 0",
+            "relative 2",
+            "relative -1",
+            "relative 0",
+            "forward 2",
+            "forward all",
+            "backward",
+            "backward 2",
+            "backward all",
+            "-1",
+        ]);
+        format!("{} {to} from {name}", self.random.pick(&["fetch", "fetch", "fetch", "move"]))
     }
 
     fn temporary(&mut self) -> String {
@@ -977,6 +1198,7 @@ impl Generator {
     fn hidden(&mut self) -> String {
         let token = self.token();
         match self.random.below(15) {
+            13 if !self.options.contend && self.random.chance(50) => format!("call code.twice('{token}')"),
             13 => "call code.finish()".to_owned(),
             14 => "call code.undo()".to_owned(),
             0..=1 => format!("select code.set('{}', 'hid')", self.random.pick(&["a.b", "application_name"])),
@@ -1019,8 +1241,37 @@ impl Generator {
         format!("create or replace function {name}() returns int language sql begin atomic {body};end")
     }
 
+    /// Code that is sent as a text, and ends transactions.
+    fn committing_block(&mut self) -> String {
+        let client = self.options.client;
+        let mut block = String::from("do $$ begin ");
+        for _ in 0..1 + self.random.below(4) {
+            let statement = match self.random.below(9) {
+                0..=2 => "commit".to_owned(),
+                3 => "rollback".to_owned(),
+                4 | 5 => format!("insert into t(token) values ('{}')", self.token()),
+                6 => format!("set {}", self.setting()),
+                7 => self
+                    .random
+                    .pick(&["perform set_config('work_mem', '5MB', false)", "perform set_config('a.b', 'do', false)"])
+                    .to_owned(),
+                _ => self
+                    .random
+                    .pick(&["perform 1/0", "perform nope", &format!("perform nextval('code.seq{client}')")])
+                    .to_owned(),
+            };
+            block.push_str(&statement);
+            block.push(';');
+        }
+        block.push_str(" end $$");
+        block
+    }
+
     /// Code that is sent as a text.
     fn block(&mut self) -> String {
+        if !self.options.contend && self.random.chance(50) {
+            return self.committing_block();
+        }
         let statement = match self.random.below(6) {
             0 => "reset all".to_owned(),
             1 | 2 => format!("reset {}", self.setting_name()),

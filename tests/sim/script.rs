@@ -2,11 +2,15 @@
 //!
 //! The notation, in which scripts are printed and read: `[...]` is one write, `|` waits for the answers; `[...]/n` sends
 //! only the first n bytes of it, and nothing after them. `Q('…')` simple query, `P(name,'text',oid…)` Parse, `D(S,x)`/`D(P,x)`
-//! Describe, `B(portal,name,'param'…)` Bind (`b` for binary results), `E` or `E(portal,limit)` Execute, `C(S,x)` Close,
-//! `S` Sync, `H` Flush, `X` Terminate, `d('…')` CopyData, `c` CopyDone, `f('…')` CopyFail, `F` function call, `R(hex)` bytes as
-//! they are. `{name=value}` in front is what the startup packet says besides user and database (`database` among them).
+//! Describe, `B(portal,name,'param'…)` Bind (`b` for binary results), `O(portal,name,'formats','formats','param'…)` the same with
+//! format codes of the parameters and of the result, `E` or `E(portal,limit)` Execute, `C(S,x)` Close, `S` Sync, `H` Flush,
+//! `X` Terminate, `d('…')` CopyData, `c` CopyDone, `f('…')` CopyFail, `F(oid,'argument'…)` function call (`F` of none that there is),
+//! `R(hex)` bytes as they are. `{name=value}` in front is what the startup packet says besides user and database (`database` among them).
 
 use std::fmt;
+
+/// The OID of no function.
+pub const NO_FUNCTION: u32 = 1;
 
 /// A message of the client's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +28,14 @@ pub enum Message {
         name: String,
         params: Vec<Option<String>>,
         binary: bool,
+    },
+    /// Bind with any formats of the parameters and of the result.
+    Formatted {
+        portal: String,
+        name: String,
+        params: Vec<Option<String>>,
+        given: Vec<u16>,
+        wanted: Vec<u16>,
     },
     Describe {
         kind: char,
@@ -43,7 +55,11 @@ pub enum Message {
     CopyData(String),
     CopyDone,
     CopyFail(String),
-    Function,
+    /// A call of a function by its OID, with arguments and a result in text.
+    Function {
+        oid: u32,
+        args: Vec<Option<String>>,
+    },
     Raw(Vec<u8>),
 }
 
@@ -115,18 +131,16 @@ impl Message {
             Self::Bind { portal, name, params, binary } => framed(out, b'B', |out| {
                 string(out, portal);
                 string(out, name);
-                out.extend([0, 0]);
-                out.extend(u16::try_from(params.len()).unwrap_or(u16::MAX).to_be_bytes());
-                for param in params {
-                    match param {
-                        None => out.extend((-1_i32).to_be_bytes()),
-                        Some(text) => {
-                            out.extend(size(text.len()).to_be_bytes());
-                            out.extend_from_slice(text.as_bytes());
-                        }
-                    }
-                }
-                out.extend_from_slice(if *binary { &[0, 1, 0, 1] } else { &[0, 0] });
+                numbers(out, &[]);
+                values(out, params);
+                numbers(out, if *binary { &[1] } else { &[] });
+            }),
+            Self::Formatted { portal, name, params, given, wanted } => framed(out, b'B', |out| {
+                string(out, portal);
+                string(out, name);
+                numbers(out, given);
+                values(out, params);
+                numbers(out, wanted);
             }),
             Self::Describe { kind, name } => framed(out, b'D', |out| kind_and_name(out, *kind, name)),
             Self::Close { kind, name } => framed(out, b'C', |out| kind_and_name(out, *kind, name)),
@@ -140,7 +154,12 @@ impl Message {
             Self::CopyData(data) => framed(out, b'd', |out| out.extend_from_slice(data.as_bytes())),
             Self::CopyDone => framed(out, b'c', |_| {}),
             Self::CopyFail(why) => framed(out, b'f', |out| string(out, why)),
-            Self::Function => framed(out, b'F', |out| out.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0])),
+            Self::Function { oid, args } => framed(out, b'F', |out| {
+                out.extend(oid.to_be_bytes());
+                numbers(out, &[]);
+                values(out, args);
+                out.extend([0, 0]);
+            }),
             Self::Raw(bytes) => out.extend_from_slice(bytes),
         }
     }
@@ -150,7 +169,7 @@ impl Message {
     pub fn with_bytes(&self, bytes: &[u8], mut place: impl FnMut(usize) -> usize) -> Option<Self> {
         let (mut from, strings) = match self {
             Self::Query(_) | Self::Execute { .. } => (5, 1),
-            Self::Parse { .. } | Self::Bind { .. } => (5, 2),
+            Self::Parse { .. } | Self::Bind { .. } | Self::Formatted { .. } => (5, 2),
             Self::Describe { .. } | Self::Close { .. } => (6, 1),
             _ => return None,
         };
@@ -174,6 +193,26 @@ fn framed(out: &mut Vec<u8>, tag: u8, fill: impl FnOnce(&mut Vec<u8>)) {
     fill(out);
     let length = size(out.len() - from - 1);
     out[from + 1..from + 5].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Numbers, behind how many they are.
+fn numbers(out: &mut Vec<u8>, all: &[u16]) {
+    out.extend(u16::try_from(all.len()).unwrap_or(u16::MAX).to_be_bytes());
+    all.iter().for_each(|number| out.extend(number.to_be_bytes()));
+}
+
+/// Values, behind how many they are.
+fn values(out: &mut Vec<u8>, all: &[Option<String>]) {
+    out.extend(u16::try_from(all.len()).unwrap_or(u16::MAX).to_be_bytes());
+    for value in all {
+        match value {
+            None => out.extend((-1_i32).to_be_bytes()),
+            Some(text) => {
+                out.extend(size(text.len()).to_be_bytes());
+                out.extend_from_slice(text.as_bytes());
+            }
+        }
+    }
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {
@@ -206,6 +245,17 @@ impl fmt::Display for Bare<'_> {
     }
 }
 
+/// Arguments behind others, and the end of them.
+fn shown(f: &mut fmt::Formatter<'_>, all: &[Option<String>]) -> fmt::Result {
+    for one in all {
+        match one {
+            Some(text) => write!(f, ",{}", Quoted(text))?,
+            None => f.write_str(",null")?,
+        }
+    }
+    f.write_str(")")
+}
+
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -217,13 +267,12 @@ impl fmt::Display for Message {
             }
             Self::Bind { portal, name, params, binary } => {
                 write!(f, "{}({},{}", if *binary { 'b' } else { 'B' }, Bare(portal), Bare(name))?;
-                for param in params {
-                    match param {
-                        Some(text) => write!(f, ",{}", Quoted(text))?,
-                        None => f.write_str(",null")?,
-                    }
-                }
-                f.write_str(")")
+                shown(f, params)
+            }
+            Self::Formatted { portal, name, params, given, wanted } => {
+                let codes = |codes: &[u16]| codes.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
+                write!(f, "O({},{},'{}','{}'", Bare(portal), Bare(name), codes(given), codes(wanted))?;
+                shown(f, params)
             }
             Self::Describe { kind, name } => write!(f, "D({kind},{})", Bare(name)),
             Self::Close { kind, name } => write!(f, "C({kind},{})", Bare(name)),
@@ -235,7 +284,11 @@ impl fmt::Display for Message {
             Self::CopyData(data) => write!(f, "d({})", Quoted(data)),
             Self::CopyDone => f.write_str("c"),
             Self::CopyFail(why) => write!(f, "f({})", Quoted(why)),
-            Self::Function => f.write_str("F"),
+            Self::Function { oid: NO_FUNCTION, args } if args.is_empty() => f.write_str("F"),
+            Self::Function { oid, args } => {
+                write!(f, "F({oid}")?;
+                shown(f, args)
+            }
             Self::Raw(bytes) => {
                 f.write_str("R(")?;
                 bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
@@ -368,7 +421,13 @@ impl<'a> Reader<'a> {
             'd' => Message::CopyData(next()),
             'c' => Message::CopyDone,
             'f' => Message::CopyFail(next()),
-            'F' => Message::Function,
+            'F' => Message::Function { oid: next().parse().unwrap_or(NO_FUNCTION), args: args.collect() },
+            'O' => {
+                let (portal, name) = (next(), next());
+                let codes = |text: String| text.split_whitespace().filter_map(|code| code.parse().ok()).collect();
+                let (given, wanted) = (codes(next()), codes(next()));
+                Message::Formatted { portal, name, params: args.collect(), given, wanted }
+            }
             'R' => {
                 let hex = next();
                 let byte = |at: usize| hex.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());

@@ -55,6 +55,11 @@ create function code.reset_all() returns text volatile language plpgsql as
 create function code.insert(text) returns text volatile language plpgsql as
     $$ begin insert into public.t(token) values ($1); return $1; end $$;
 create procedure code.finish() language plpgsql as $$ begin commit; end $$;
+create procedure code.twice(text) language plpgsql as $$ begin
+        insert into public.t(token) values ($1 || '_1');
+        commit;
+        insert into public.t(token) values ($1 || '_2');
+    end $$;
 create procedure code.undo() language plpgsql as $$ begin rollback; end $$;
 create function code.fail(text) returns text volatile language plpgsql as
     $$ begin raise exception '%', $1; end $$;

@@ -312,13 +312,13 @@ impl Backend {
         match tag {
             b'Q' => {
                 self.ready = false;
-                let text = body.text()?;
+                let text = body.text(self.settings.encoding())?;
                 body.end()?;
                 if self.transaction.is_aborted() && self.portals.values().any(|portal| portal.state == State::Ready) {
                     // The end of the transaction warns of it: `AtCleanup_Portals`.
                     shared.beyond.push("a portal that was made in a failed transaction");
                 }
-                self.simple_query(shared, text)
+                self.simple_query(shared, &text)
             }
             b'P' => self.parse(shared, body),
             b'B' => self.bind(shared, body),
@@ -354,15 +354,7 @@ impl Backend {
                 self.ready = true;
                 Ok(())
             }
-            b'F' => {
-                self.begin_command(shared)?;
-                self.settings.queried = true;
-                if self.transaction.is_aborted() {
-                    return Err(aborted().into());
-                }
-                let oid = body.i32()?;
-                Err(Report::error("42883", format!("function with OID {oid} does not exist")).into())
-            }
+            b'F' => self.function_call(shared, body),
             b'X' => {
                 self.close(shared);
                 Ok(())

@@ -419,7 +419,13 @@ impl Backend {
         Tag::Advisory(shared.databases[&self.database].number, key)
     }
 
-    fn call(&mut self, shared: &mut Shared, schema: Option<&str>, name: &str, args: &[Value]) -> Result<Value, Stop> {
+    pub fn call(
+        &mut self,
+        shared: &mut Shared,
+        schema: Option<&str>,
+        name: &str,
+        args: &[Value],
+    ) -> Result<Value, Stop> {
         if schema == Some("code") {
             return self.call_code(shared, name, args);
         }

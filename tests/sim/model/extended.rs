@@ -8,12 +8,12 @@ use super::catalog::TableId;
 use super::error::{Report, Stop, fail};
 use super::eval::{Cells, fold};
 use super::lock::{Mode, Tag};
-use super::portal::{CommandTag, Portal, Rows, State, Strategy, is_binary};
+use super::portal::{CommandTag, Portal, Rows, State, Strategy, format, is_binary};
 use super::shared::Shared;
 use super::sql::ast::{From, Statement};
 use super::sql::lexer::shortened;
 use super::statement::Ran;
-use super::value::{Type, Value, utf8};
+use super::value::{Encoding, Type, Value, utf8};
 use super::wire::{Body, put_string};
 
 /// A prepared statement.
@@ -64,15 +64,26 @@ fn name(bytes: &[u8]) -> Result<Box<str>, Report> {
     utf8(bytes).map(|name| shortened(name).into())
 }
 
-fn formats(body: &mut Body<'_>) -> Result<Vec<u16>, Report> {
+pub fn formats(body: &mut Body<'_>) -> Result<Vec<u16>, Report> {
     let count = body.u16()?;
     (0..count).map(|_| body.u16()).collect()
+}
+
+/// A value that is given in a format.
+pub fn argument(ty: Type, format: u16, body: &mut Body<'_>, encoding: Encoding) -> Result<Value, Stop> {
+    let bytes = usize::try_from(body.i32()?).ok().map(|length| body.bytes(length)).transpose()?;
+    match (format, bytes) {
+        (0 | 1, None) => Ok(Value::Null),
+        (0, Some(bytes)) => Ok(Value::parse(ty, &encoding.decoded(bytes)?)?),
+        (1, Some(bytes)) => Ok(Value::receive(ty, bytes, encoding)?),
+        _ => fail("22023", format!("unsupported format code: {format}")),
+    }
 }
 
 impl Backend {
     pub fn parse(&mut self, shared: &mut Shared, mut body: Body<'_>) -> Result<(), Stop> {
         let name = name(body.string()?)?;
-        let text = body.text()?;
+        let text = body.text(self.settings.encoding())?;
         let count = body.u16()?;
         let mut types = Vec::new();
         for _ in 0..count {
@@ -85,7 +96,7 @@ impl Backend {
         if name.is_empty() {
             self.unnamed = None;
         }
-        let statements = shared.parse(text, self.settings.escapes())?;
+        let statements = shared.parse(&text, self.settings.escapes())?;
         let statement = match &*statements {
             [] => None,
             [statement] => Some(Rc::clone(statement)),
@@ -216,7 +227,14 @@ impl Backend {
         let bound = self.bound(shared, body, &name, &param_formats);
         match bound {
             Ok(portal) => {
+                let counts = (portal.formats.len(), portal.columns.as_ref().map(|columns| columns.len()));
                 self.portals.insert(portal_name, portal);
+                if let (formats @ 2.., Some(columns)) = counts
+                    && formats != columns
+                {
+                    let text = format!("bind message has {formats} result formats but query has {columns} columns");
+                    return fail("08P01", text);
+                }
                 self.output.empty(b'2');
                 Ok(())
             }
@@ -242,19 +260,10 @@ impl Backend {
         let prepared = self.find_prepared(name)?;
         let types = &prepared.meaning.params;
         let count = types.len();
+        let encoding = self.settings.encoding();
         let mut params = Vec::with_capacity(count);
         for (at, ty) in types.iter().enumerate() {
-            let length = body.i32()?;
-            let Ok(length) = usize::try_from(length) else {
-                params.push(Value::Null);
-                continue;
-            };
-            let bytes = body.bytes(length)?;
-            params.push(match param_formats.get(at).or(param_formats.first().filter(|_| param_formats.len() == 1)) {
-                None | Some(0) => Value::parse(*ty, utf8(bytes)?)?,
-                Some(1) => Value::receive(*ty, bytes)?,
-                Some(other) => return fail("22023", format!("unsupported format code: {other}")),
-            });
+            params.push(argument(*ty, format(param_formats, at), &mut body, encoding)?);
         }
         let result_formats = formats(&mut body)?;
         body.end()?;
@@ -290,10 +299,6 @@ impl Backend {
             if found == Strategy::OneSelect {
                 tables = prepared.meaning.tables.iter().map(|(id, ..)| *id).collect();
             }
-        }
-        if let Some(columns) = columns.as_ref().filter(|columns| formats.len() > 1 && formats.len() != columns.len()) {
-            let (formats, columns) = (formats.len(), columns.len());
-            return fail("08P01", format!("bind message has {formats} result formats but query has {columns} columns"));
         }
         let empty = Portal::empty(self.transaction.depth());
         let statement = prepared.statement.clone();
@@ -355,20 +360,32 @@ impl Backend {
                 body.extend(column.ty.oid().to_be_bytes());
                 body.extend(column.ty.size().to_be_bytes());
                 body.extend((-1_i32).to_be_bytes());
-                body.extend(u16::from(is_binary(formats, n)).to_be_bytes());
+                body.extend(format(formats, n).to_be_bytes());
             }
         });
     }
 
-    pub fn data_row(&mut self, columns: &[ResultColumn], formats: &[u16], cells: &Cells) {
+    /// Fails where a value has no form in the client's encoding.
+    pub fn check_encoding(&self, values: &[Value]) -> Result<(), Stop> {
+        let encoding = self.settings.encoding();
+        if values.iter().all(|value| encoding.has(value)) {
+            return Ok(());
+        }
+        fail("22P05", "character with byte sequence in encoding \"UTF8\" has no equivalent in encoding \"LATIN1\"")
+    }
+
+    pub fn data_row(&mut self, columns: &[ResultColumn], formats: &[u16], cells: &Cells) -> Result<(), Stop> {
         self.report_at_once();
+        self.check_encoding(cells)?;
+        let encoding = self.settings.encoding();
         self.output.message(b'D', |body| {
             body.extend(u16::try_from(cells.len()).unwrap_or(u16::MAX).to_be_bytes());
             for (n, cell) in cells.iter().enumerate() {
                 let ty = columns.get(n).map_or(Type::Text, |column| column.ty);
-                cell.put(body, ty, is_binary(formats, n));
+                cell.put(body, (ty, is_binary(formats, n), encoding));
             }
         });
+        Ok(())
     }
 
     pub fn close_name(&mut self, kind: u8, name_bytes: &[u8]) -> Result<(), Stop> {
@@ -410,28 +427,13 @@ impl Backend {
             return fail("55000", format!("portal \"{name}\" cannot be run"));
         }
         let limit = usize::try_from(limit).ok().filter(|limit| *limit > 0);
-        let tag = match portal.strategy {
-            Strategy::Multi => match self.run_portal(shared, &name, &statement, &portal)? {
-                Ran::Done(tag, _) => Some(tag),
-                Ran::Copying => {
-                    self.set_state(&name, State::Done);
-                    return Ok(());
-                }
-            },
-            Strategy::OneSelect => {
-                self.check_waits(shared, &statement, portal.target, &portal.params)?;
-                portal.tag = Some(CommandTag::Counted("SELECT", 0));
-                self.run_rows(shared, &mut portal, limit)?
-            }
-            Strategy::OneReturning | Strategy::UtilSelect => {
-                if matches!(portal.rows, Rows::Unrun)
-                    && let Ran::Done(tag, rows) = self.run_portal(shared, &name, &statement, &portal)?
-                {
-                    portal.rows = Rows::Result(rows.into());
-                    portal.tag = Some(tag);
-                }
-                self.run_rows(shared, &mut portal, limit)?
-            }
+        let ran = self.run_some(shared, &name, &statement, &mut portal, limit);
+        if let Err(Stop::Error(_)) = ran {
+            self.set_state(&name, State::Failed);
+        }
+        let Some(tag) = ran? else {
+            self.set_state(&name, State::Done);
+            return Ok(());
         };
         if portal.strategy == Strategy::Multi {
             self.set_state(&name, State::Done);
@@ -444,6 +446,37 @@ impl Backend {
         self.transaction.pipelining = true;
         self.output.empty(b's');
         Ok(())
+    }
+
+    /// Runs a portal, or as much of it as is wanted. The tag if it has been run to its end; nothing if it waits for data.
+    fn run_some(
+        &mut self,
+        shared: &mut Shared,
+        name: &str,
+        statement: &Statement,
+        portal: &mut Portal,
+        limit: Option<usize>,
+    ) -> Result<Option<Option<CommandTag>>, Stop> {
+        match portal.strategy {
+            Strategy::Multi => Ok(match self.run_portal(shared, name, statement, portal)? {
+                Ran::Done(tag, _) => Some(Some(tag)),
+                Ran::Copying => None,
+            }),
+            Strategy::OneSelect => {
+                self.check_waits(shared, statement, portal.target, &portal.params)?;
+                portal.tag = Some(CommandTag::Counted("SELECT", 0));
+                self.run_rows(shared, portal, limit).map(Some)
+            }
+            Strategy::OneReturning | Strategy::UtilSelect => {
+                if matches!(portal.rows, Rows::Unrun)
+                    && let Ran::Done(tag, rows) = self.run_portal(shared, name, statement, portal)?
+                {
+                    portal.rows = Rows::Result(rows.into());
+                    portal.tag = Some(tag);
+                }
+                self.run_rows(shared, portal, limit).map(Some)
+            }
+        }
     }
 
     /// Runs what a portal holds. Meanwhile the portal is not to be touched.
@@ -498,9 +531,13 @@ impl Backend {
         let columns = portal.columns.clone().unwrap_or_default();
         for at in from..to {
             let cells = self.project(shared, portal, at)?;
-            self.data_row(&columns, &portal.formats, &cells);
+            if let Some(unknown) = (0..columns.len()).map(|n| format(&portal.formats, n)).find(|format| *format > 1) {
+                return fail("22023", format!("unsupported format code: {unknown}"));
+            }
+            self.data_row(&columns, &portal.formats, &cells)?;
         }
         portal.position = to;
+        portal.at_start &= from == to;
         portal.at_end |= limit.is_none_or(|limit| to - from < limit);
         Ok(portal.tag.as_ref().filter(|_| portal.at_end).map(|tag| tag.with_count(to - from)))
     }

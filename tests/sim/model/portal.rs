@@ -74,9 +74,12 @@ pub struct Portal {
     pub strategy: Strategy,
     pub state: State,
     pub rows: Rows,
-    /// How many rows have been fetched.
+    /// The row that it is on, counted from 1; behind the last one where it is at the end.
     pub position: usize,
+    pub at_start: bool,
     pub at_end: bool,
+    /// It may go back.
+    pub scrolls: bool,
     pub tag: Option<CommandTag>,
     /// How many savepoints there were when it was made; `None` for those that outlive their transaction.
     pub level: Option<usize>,
@@ -99,7 +102,9 @@ impl Portal {
             state: State::Ready,
             rows: Rows::Unrun,
             position: 0,
+            at_start: true,
             at_end: false,
+            scrolls: false,
             tag: None,
             level: Some(level),
             hold: false,
@@ -109,11 +114,16 @@ impl Portal {
     }
 }
 
+/// The format that column `n` is sent in, given result formats.
+pub fn format(formats: &[u16], n: usize) -> u16 {
+    match formats {
+        [] => 0,
+        [all] => *all,
+        each => each.get(n).copied().unwrap_or_default(),
+    }
+}
+
 /// Whether column `n` is sent in binary, given result formats.
 pub fn is_binary(formats: &[u16], n: usize) -> bool {
-    match formats {
-        [] => false,
-        [all] => *all == 1,
-        each => each.get(n) == Some(&1),
-    }
+    format(formats, n) == 1
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::error::Report;
-use super::value::boolean;
+use super::value::{Encoding, boolean};
 
 /// How a setting's value is checked and shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -503,6 +503,12 @@ impl Settings {
     pub fn time(&self, name: &str) -> Option<Duration> {
         let millis = number(self.get(name)?, &TIME).and_then(|millis| u64::try_from(millis).ok());
         millis.filter(|millis| *millis > 0).map(Duration::from_millis)
+    }
+
+    /// The encoding of the client's texts.
+    pub fn encoding(&self) -> Encoding {
+        let is_latin = self.get("client_encoding").is_some_and(|value| &**value == "LATIN1");
+        if is_latin { Encoding::Latin1 } else { Encoding::Utf8 }
     }
 
     /// Whether backslashes in ordinary string constants are escapes.

@@ -6,12 +6,13 @@ use super::analyze::{Params, no_relation};
 use super::backend::Backend;
 use super::catalog::{Column, TableId};
 use super::copy::CopyIn;
+use super::cursor::goes_back;
 use super::dml::{converts, copy_field};
 use super::error::{Report, Stop, fail};
 use super::eval::{Cells, Scope, Target, fold};
-use super::extended::Prepared;
+use super::extended::{Prepared, is_planned};
 use super::lock::{Mode, Tag};
-use super::portal::{CommandTag, State, Strategy};
+use super::portal::{CommandTag, State};
 use super::settings::Action;
 use super::shared::Shared;
 use super::sql::ast::{ColumnDef, Discard, Expr, Modes, Name, OnCommit, Select, SetTo, Statement};
@@ -142,13 +143,13 @@ impl Backend {
             },
             Statement::Prepare { name, types, body } => self.prepare(shared, name, types, body),
             Statement::Execute { name, args } => self.execute_prepared(shared, name, args),
-            Statement::Declare { name, hold, select } => {
+            Statement::Declare { name, scrolls, hold, select } => {
                 if !hold && top && !self.transaction.is_block() {
                     return fail("25P01", "DECLARE CURSOR can only be used in transaction blocks");
                 }
-                self.declare(shared, name, *hold, select)
+                self.declare(shared, name, (*scrolls, *hold), select)
             }
-            Statement::Fetch { cursor, count, moves } => self.fetch(shared, cursor, *count, *moves),
+            Statement::Fetch { cursor, to, moves } => self.fetch(shared, cursor, *to, *moves),
             Statement::CloseCursor(None) => {
                 self.portals.retain(|_, portal| portal.state == State::Active);
                 done("CLOSE CURSOR ALL")
@@ -197,9 +198,27 @@ impl Backend {
                 self.end_in_procedure(shared, *commit)?;
                 done("CALL")
             }
+            Statement::CallTwice(token) => {
+                let may_end = top && !self.transaction.is_block();
+                self.insert_token(shared, &format!("{token}_1"))?;
+                if !may_end {
+                    return fail("2D000", "invalid transaction termination");
+                }
+                self.end_in_procedure(shared, true)?;
+                self.insert_token(shared, &format!("{token}_2"))?;
+                done("CALL")
+            }
+            Statement::Perform(select) => {
+                let statement = Statement::Select(select.clone());
+                let meaning = self.analyze(shared, &statement, Params::none())?;
+                fold(&statement)?;
+                self.select_all(shared, select, meaning.target(), &[])?;
+                done("SELECT")
+            }
             Statement::Do(statements) => {
+                let may_end = top && !self.transaction.is_block();
                 for statement in statements {
-                    self.run_statement(shared, statement, None, &[], false)?;
+                    self.run_in_code(shared, statement, may_end)?;
                 }
                 done("DO")
             }
@@ -228,6 +247,24 @@ impl Backend {
             Statement::DropTable { if_exists, name } => self.drop_table(shared, *if_exists, name),
             Statement::AddColumn { table, column } => self.add_column(shared, table, column),
             Statement::AlterType { table, column, ty } => self.alter_type(shared, table, column, *ty),
+        }
+    }
+
+    /// A statement of a block of code, which ends transactions only where that is the client's own.
+    fn run_in_code(&mut self, shared: &mut Shared, statement: &Statement, may_end: bool) -> Result<(), Stop> {
+        match statement {
+            Statement::Commit { .. } | Statement::Rollback { .. } if !may_end => {
+                fail("2D000", "invalid transaction termination")
+            }
+            Statement::Commit { .. } => self.end_in_procedure(shared, true),
+            Statement::Rollback { .. } => self.end_in_procedure(shared, false),
+            _ => {
+                if is_planned(statement) {
+                    self.analyze(shared, statement, Params::none())?;
+                    fold(statement)?;
+                }
+                self.run_statement(shared, statement, None, &[], false).map(|_| ())
+            }
         }
     }
 
@@ -369,7 +406,13 @@ impl Backend {
         ran
     }
 
-    fn declare(&mut self, shared: &mut Shared, name: &str, hold: bool, select: &Rc<Statement>) -> Result<Ran, Stop> {
+    fn declare(
+        &mut self,
+        shared: &mut Shared,
+        name: &str,
+        (scrolls, hold): (Option<bool>, bool),
+        select: &Rc<Statement>,
+    ) -> Result<Ran, Stop> {
         let meaning = self.analyze(shared, select, Params::none())?;
         fold(select)?;
         if self.portals.contains_key(name) {
@@ -378,38 +421,10 @@ impl Backend {
         let prepared = Prepared { statement: Some(Rc::clone(select)), meaning: meaning.into(), from_sql: true };
         let mut portal = self.open(shared, &prepared, Rc::new([]), Rc::new([]))?;
         portal.hold = hold;
+        portal.scrolls = scrolls.unwrap_or_else(|| goes_back(select));
         portal.tag = Some(CommandTag::Counted("SELECT", 0));
         self.portals.insert(name.into(), portal);
         done("DECLARE CURSOR")
-    }
-
-    fn fetch(&mut self, shared: &mut Shared, cursor: &str, count: Option<i64>, moves: bool) -> Result<Ran, Stop> {
-        let Some(portal) = self.portals.get(cursor) else {
-            return fail("34000", format!("cursor \"{cursor}\" does not exist"));
-        };
-        let mut portal = portal.clone();
-        if portal.state != State::Ready {
-            return fail("55000", format!("portal \"{cursor}\" cannot be run"));
-        }
-        if portal.strategy == Strategy::Multi {
-            shared.beyond.push("FETCH from what is no query");
-            return fail("XX000", "unsupported portal strategy");
-        }
-        let total = self.source_rows(shared, &mut portal)?;
-        let from = portal.position;
-        let limit = count.map(|count| usize::try_from(count).unwrap_or(0));
-        let to = if portal.at_end { from } else { limit.map_or(total, |limit| total.min(from + limit)) };
-        let mut rows = Vec::new();
-        for at in from..to {
-            rows.push(self.project(shared, &portal, at)?);
-        }
-        portal.position = to;
-        portal.at_end |= limit.is_none_or(|limit| to - from < limit);
-        if let Some(kept) = self.portals.get_mut(cursor) {
-            *kept = portal;
-        }
-        let tag = CommandTag::Counted(if moves { "MOVE" } else { "FETCH" }, to - from);
-        Ok(Ran::Done(tag, if moves { Vec::new() } else { rows }))
     }
 
     fn begin_copy(&mut self, shared: &mut Shared, name: &Name, columns: &[Rc<str>]) -> Result<Ran, Stop> {

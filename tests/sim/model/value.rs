@@ -1,5 +1,6 @@
 //! Types and values, and what they look like in rows.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::error::Report;
@@ -114,8 +115,8 @@ impl Value {
         })
     }
 
-    /// Appends a field of a DataRow.
-    pub fn put(&self, out: &mut Vec<u8>, ty: Type, binary: bool) {
+    /// Appends a field of a DataRow, of a value that is [representable](Encoding::has).
+    pub fn put(&self, out: &mut Vec<u8>, (ty, binary, encoding): (Type, bool, Encoding)) {
         let mut put = |bytes: &[u8]| {
             out.extend(i32::try_from(bytes.len()).unwrap_or(i32::MAX).to_be_bytes());
             out.extend_from_slice(bytes);
@@ -128,7 +129,7 @@ impl Value {
             #[expect(clippy::cast_possible_truncation, reason = "an int4's value fits")]
             Self::Int(n) if binary => put(&(*n as i32).to_be_bytes()),
             Self::Int(n) => put(n.to_string().as_bytes()),
-            Self::Text(text) => put(text.as_bytes()),
+            Self::Text(text) => put(&encoding.encoded(text)),
         }
     }
 
@@ -152,11 +153,12 @@ impl Value {
     }
 
     /// Reads a binary value of type `ty`, as the type's receive function does.
-    pub fn receive(ty: Type, bytes: &[u8]) -> Result<Self, Report> {
+    pub fn receive(ty: Type, bytes: &[u8], encoding: Encoding) -> Result<Self, Report> {
         let bad = || Report::error("22P03", "incorrect binary data format in bind parameter");
         let short = || Report::error("08P01", "insufficient data left in message");
         Ok(match (ty, bytes) {
             (Type::Bool, &[b]) => Self::Bool(b != 0),
+            (Type::Bool, &[_, _, ..]) => return Err(bad()),
             (Type::Int8, bytes) if bytes.len() >= 8 => {
                 let number = bytes.first_chunk().map(|bytes| i64::from_be_bytes(*bytes));
                 Self::Int(number.filter(|_| bytes.len() == 8).ok_or_else(bad)?)
@@ -165,7 +167,7 @@ impl Value {
                 let number = bytes.first_chunk().map(|bytes| i64::from(i32::from_be_bytes(*bytes)));
                 Self::Int(number.filter(|_| bytes.len() == 4).ok_or_else(bad)?)
             }
-            (Type::Text | Type::Name | Type::Unknown, bytes) => Self::text(utf8(bytes)?),
+            (Type::Text | Type::Name | Type::Unknown, bytes) => Self::text(&encoding.decoded(bytes)?),
             _ => return Err(short()),
         })
     }
@@ -193,6 +195,39 @@ pub fn boolean(text: &str) -> Option<bool> {
         "on" | "true" | "t" | "yes" | "y" | "1" => Some(true),
         "off" | "false" | "f" | "no" | "n" | "0" => Some(false),
         _ => None,
+    }
+}
+
+/// The encoding of a client's texts. One that has none has the server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Utf8,
+    Latin1,
+}
+
+impl Encoding {
+    /// A client's text: `pg_client_to_server`.
+    pub fn decoded(self, bytes: &[u8]) -> Result<Cow<'_, str>, Report> {
+        match self {
+            Self::Utf8 => utf8(bytes).map(Cow::Borrowed),
+            Self::Latin1 if bytes.contains(&0) => {
+                Err(Report::error("22021", "invalid byte sequence for encoding \"LATIN1\""))
+            }
+            Self::Latin1 => Ok(bytes.iter().map(|byte| char::from(*byte)).collect()),
+        }
+    }
+
+    /// Whether all of a value can be said in it.
+    pub fn has(self, value: &Value) -> bool {
+        let Value::Text(text) = value else { return true };
+        self == Self::Utf8 || text.chars().all(|char| u8::try_from(char).is_ok())
+    }
+
+    fn encoded(self, text: &str) -> Cow<'_, [u8]> {
+        match self {
+            Self::Utf8 => Cow::Borrowed(text.as_bytes()),
+            Self::Latin1 => text.chars().map(|char| u8::try_from(char).unwrap_or(b'?')).collect(),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Messages in bytes: reading a client's, writing a server's.
 
+use std::borrow::Cow;
+
 use super::error::Report;
-use super::value::utf8;
+use super::value::Encoding;
 
 /// The largest length that PostgreSQL takes for a message of a type that is always small.
 const SMALL: usize = 10_000;
@@ -92,8 +94,8 @@ impl<'a> Body<'a> {
     }
 
     /// A string that is read as text: `pq_getmsgstring`, which refuses one that is not valid before anything is done for the message.
-    pub fn text(&mut self) -> Result<&'a str, Report> {
-        utf8(self.string()?)
+    pub fn text(&mut self, encoding: Encoding) -> Result<Cow<'a, str>, Report> {
+        encoding.decoded(self.string()?)
     }
 
     /// # Errors

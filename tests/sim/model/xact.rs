@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::backend::{Backend, PIPELINES_ARE_BLOCKS};
 use super::catalog::{TableId, Xid};
 use super::error::{Report, Stop, fail};
+use super::eval::Cells;
 use super::lock::{FIRST_PREPARED, Mode, Tag};
 use super::portal::{Portal, Rows, State};
 use super::settings::Characteristics;
@@ -535,13 +536,13 @@ impl Backend {
     /// Runs a portal's select to its end, and keeps the rows.
     pub fn materialise(&mut self, shared: &mut Shared, portal: &mut super::portal::Portal) -> Result<(), Stop> {
         let mut rows = Vec::new();
-        let fetched = portal.position;
         let total = self.source_rows(shared, portal)?;
-        for at in fetched..total {
-            rows.push(self.project(shared, portal, at)?);
+        for at in 0..total {
+            // What it can't go back to is not looked at again.
+            let passed = !portal.scrolls && (at < portal.position || portal.at_end);
+            rows.push(if passed { Cells::from([]) } else { self.project(shared, portal, at)? });
         }
         portal.rows = Rows::Result(rows.into());
-        portal.position = 0;
         Ok(())
     }
 }

@@ -203,7 +203,10 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
     if case.setup.faults && told(&["ERROR 53200"]) && discards() {
         return Told::OfFaults;
     }
-    let sets_lexis = |text: &str| text.to_ascii_lowercase().contains("standard_conforming_strings");
+    let sets_lexis = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        ["standard_conforming_strings", "client_encoding", "names "].iter().any(|setting| text.contains(setting))
+    };
     let sets_transaction = |text: &str| text.to_ascii_lowercase().contains("set transaction");
     if case.setup.mode == Mode::Transaction
         && told(&["ERROR 25001"])
@@ -471,7 +474,7 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
             }
             let mut cluster = world.cluster.borrow_mut();
             cluster.slow_down(link.backend, Duration::ZERO);
-            let ask = "[Q('show timezone;show datestyle;show application_name;show standard_conforming_strings;\
+            let ask = "[Q('show timezone;show datestyle;show application_name;show standard_conforming_strings;show client_encoding;\
                        select name from pg_prepared_statements')]";
             let script: Script = ask.parse().unwrap_or_default();
             script.writes.iter().for_each(|write| cluster.receive(link.backend, &write.bytes()));
@@ -483,10 +486,16 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
             let rows: Vec<String> =
                 answer.seen.iter().filter(|seen| seen.tag == b'D').map(std::string::ToString::to_string).collect();
             let status = answer.seen.iter().rev().find(|seen| seen.tag == b'Z').map(std::string::ToString::to_string);
-            if status.as_deref() != Some("Z(I)") || rows.len() < 4 {
+            if status.as_deref() != Some("Z(I)") || rows.len() < 5 {
                 return Some(format!("link {} is idle, and answers {answer}", link.number()));
             }
-            let names = [&b"TimeZone"[..], b"DateStyle", b"application_name", b"standard_conforming_strings"];
+            let names = [
+                &b"TimeZone"[..],
+                b"DateStyle",
+                b"application_name",
+                b"standard_conforming_strings",
+                b"client_encoding",
+            ];
             for (name, row) in names.into_iter().zip(&rows) {
                 let known = link.state.params.get(name).unwrap_or_default();
                 // The server tells of a new default with its next answer, which this is.
@@ -502,7 +511,7 @@ fn check_books(case: &Case, played: &Played) -> Option<String> {
             }
             // Where a question is cancelled its statement stays, and is closed in front of the next one.
             let stays = |row: &str| !case.setup.is_calm() && row == "D(pgferry_meanwhile)";
-            let here = rows[4..].iter().filter(|row| row.starts_with("D(pgferry_") && !stays(row)).count();
+            let here = rows[5..].iter().filter(|row| row.starts_with("D(pgferry_") && !stays(row)).count();
             let known = link.state.prepared.len() + link.state.reset_statements.count();
             if here != known {
                 return Some(format!("link {} has {rows:?} prepared, and the books say {known}", link.number()));

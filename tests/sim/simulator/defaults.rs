@@ -40,7 +40,7 @@ pub fn as_before(transcript: &Transcript) -> Transcript {
         if *seen == report(NEW_ZONE) {
             *seen = report(FORMER);
         }
-        if seen.tag == b'D'
+        if matches!(seen.tag, b'D' | b'V')
             && let Some(at) = seen.body.windows(new.len()).position(|part| *part == *new)
         {
             seen.body = [&seen.body[..at], &former, &seen.body[at + new.len()..]].concat().into();

@@ -6,7 +6,7 @@ use pgferry::internals::config::{Mode, Reset};
 use super::case::Setup;
 use crate::model::shortened;
 use crate::random::Random;
-use crate::script::{Message, Script, Write};
+use crate::script::{Message, NO_FUNCTION, Script, Write};
 
 /// Texts that are replaced, where and why.
 struct Rule {
@@ -129,6 +129,15 @@ const RULES: &[Rule] = &[
     rule(leaks_all, "_timeout", "show timezone", "nothing is reset"),
 ];
 
+/// Functions that leave nothing in a session: `int4div`, `int4pl`, `upper`, `loread`.
+const LEAVES_NOTHING: [u32; 4] = [154, 177, 871, 954];
+
+/// `currval` and `lastval`.
+const LAST_NUMBERS: [u32; 2] = [1575, 2559];
+
+/// `pg_notify`.
+const NOTIFY: u32 = 3036;
+
 /// What long names of statements contain.
 const LONG: &str = "_nnnn";
 
@@ -199,7 +208,14 @@ fn close_copies(script: &mut Script, carries: bool) {
                 (Copy::Begun | Copy::Fed, Message::CopyData(_)) => Copy::Fed,
                 (_, Message::CopyDone | Message::CopyFail(_) | Message::Terminate) => Copy::No,
                 (_, Message::Raw(_)) if !carries => Copy::No,
-                (Copy::Begun, Message::Bind { .. } | Message::Execute { .. } | Message::Sync | Message::Flush) => place,
+                (
+                    Copy::Begun,
+                    Message::Bind { .. }
+                    | Message::Formatted { .. }
+                    | Message::Execute { .. }
+                    | Message::Sync
+                    | Message::Flush,
+                ) => place,
                 (Copy::Fed, Message::Sync | Message::Flush) => continue,
                 (Copy::Begun | Copy::Fed, _) => {
                     messages.push(Message::CopyDone);
@@ -226,11 +242,11 @@ fn sync_first(script: &mut Script) {
     for write in &mut script.writes {
         let mut messages = Vec::new();
         for message in write.messages.drain(..) {
-            if matches!(message, Message::Query(_) | Message::Function) && unsynced {
+            if matches!(message, Message::Query(_) | Message::Function { .. }) && unsynced {
                 messages.push(Message::Sync);
             }
             unsynced = match message {
-                Message::Sync | Message::Query(_) | Message::Function => false,
+                Message::Sync | Message::Query(_) | Message::Function { .. } => false,
                 Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) => unsynced,
                 _ => true,
             };
@@ -353,7 +369,7 @@ fn part_resets(script: &mut Script, setup: &Setup) {
         };
         for mut message in write.messages.drain(..) {
             let mut parts = false;
-            if ends_at_sync && matches!(message, Message::Query(_) | Message::Function) {
+            if ends_at_sync && matches!(message, Message::Query(_) | Message::Function { .. }) {
                 messages.push(Message::Sync);
                 ends_at_sync = false;
                 part(&mut messages);
@@ -375,8 +391,12 @@ fn part_resets(script: &mut Script, setup: &Setup) {
                 }
                 Message::Parse { text, .. } if ends_at_sync => "select 'behind'".clone_into(text),
                 Message::Parse { name, .. } if name.is_empty() => unnamed_resets = false,
-                Message::Bind { name, .. } if ends_at_sync && !name.is_empty() => "nothing".clone_into(name),
-                Message::Bind { name, .. } if unnamed_resets && name.is_empty() => ends_at_sync = true,
+                Message::Bind { name, .. } | Message::Formatted { name, .. } if ends_at_sync && !name.is_empty() => {
+                    "nothing".clone_into(name)
+                }
+                Message::Bind { name, .. } | Message::Formatted { name, .. } if unnamed_resets && name.is_empty() => {
+                    ends_at_sync = true
+                }
                 Message::Sync if ends_at_sync => parts = true,
                 _ => {}
             }
@@ -579,7 +599,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
                 *sql = text(sql, setup, client);
                 if setup.version >= 18
                     && transaction(setup)
-                    && ["call ", "set local", "set transaction"].iter().any(|verb| sql.starts_with(verb))
+                    && ["call ", "do $$", "set local", "set transaction"].iter().any(|verb| sql.starts_with(verb))
                 {
                     // Behind a question about the settings in force what is left of a pipeline is a transaction block there.
                     "select 'outside'".clone_into(sql);
@@ -591,7 +611,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
                     "select 'no name'".clone_into(sql);
                 }
             }
-            Message::Bind { name, params, .. } => {
+            Message::Bind { name, params, .. } | Message::Formatted { name, params, .. } => {
                 own_name(name, setup, client);
                 if sets_by_value {
                     // Without a value it resets, which is not seen.
@@ -604,6 +624,15 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             }
             Message::Describe { kind: 'S', name } | Message::Close { kind: 'S', name } => {
                 own_name(name, setup, client);
+            }
+            Message::Function { oid, args } => {
+                let forgets = transaction(setup) && LAST_NUMBERS.contains(oid);
+                if forgets || (leaks_all(setup) && !LEAVES_NOTHING.contains(oid)) {
+                    *oid = NO_FUNCTION;
+                }
+                if let (NOTIFY, Some(Some(channel))) = (*oid, args.first_mut()) {
+                    channel.push_str(&client.to_string());
+                }
             }
             Message::CopyData(data) if data == "half" => *data = format!("half{client}"),
             Message::CopyData(data) if data == "late\n" => *data = format!("late{client}\n"),
@@ -675,7 +704,13 @@ pub fn as_others(script: &Script, client: usize) -> Script {
         match message {
             Message::Query(statements) => statements.iter_mut().for_each(change),
             Message::Parse { text, .. } => change(text),
-            Message::Bind { params, .. } => params.iter_mut().flatten().for_each(change),
+            Message::Bind { params, .. } | Message::Formatted { params, .. } => {
+                params.iter_mut().flatten().for_each(change);
+            }
+            Message::Function { args, .. } => {
+                let own = |arg: &mut String| if arg == "100" { *arg = (100 + client).to_string() } else { change(arg) };
+                args.iter_mut().flatten().for_each(own);
+            }
             Message::CopyData(data) => change(data),
             _ => {}
         }

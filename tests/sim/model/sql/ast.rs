@@ -89,6 +89,15 @@ pub enum OnCommit {
     Drop,
 }
 
+/// Where a cursor goes: how many rows, `None` for all, or to which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Forward(Option<i64>),
+    Backward(Option<i64>),
+    Absolute(i64),
+    Relative(i64),
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum SetTo {
     Default,
@@ -172,13 +181,14 @@ pub enum Statement {
     },
     Declare {
         name: Rc<str>,
+        /// Whether it scrolls, where that is said.
+        scrolls: Option<bool>,
         hold: bool,
         select: Rc<Statement>,
     },
-    /// `count` is `None` for all.
     Fetch {
         cursor: Rc<str>,
-        count: Option<i64>,
+        to: Direction,
         moves: bool,
     },
     CloseCursor(Option<Rc<str>>),
@@ -226,6 +236,10 @@ pub enum Statement {
     Call {
         commit: bool,
     },
+    /// `code.twice`: a row that is committed, and another one.
+    CallTwice(Rc<str>),
+    /// What code does with a result that it does not want.
+    Perform(Select),
     /// The statements of a block of code.
     Do(Vec<Rc<Statement>>),
 }

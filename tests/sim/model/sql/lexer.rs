@@ -141,7 +141,18 @@ fn quoted(text: &str, escapes: bool) -> Result<(String, usize), Report> {
                 out.push('\'');
             }
             '\'' => return Ok((out, at + 1)),
-            '\\' if escapes => out.extend(chars.next().map(|(_, escaped)| escaped)),
+            '\\' if escapes => {
+                let Some((_, escaped)) = chars.next() else { continue };
+                let digits = if escaped == 'U' { 8 } else { 4 };
+                let code = (escaped.eq_ignore_ascii_case(&'u')).then(|| text.get(at + 2..at + 2 + digits)).flatten();
+                match code.and_then(|code| char::from_u32(u32::from_str_radix(code, 16).ok()?)) {
+                    Some(unicode) => {
+                        out.push(unicode);
+                        chars.by_ref().take(digits).for_each(drop);
+                    }
+                    None => out.push(escaped),
+                }
+            }
             other => out.push(other),
         }
     }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use super::super::error::Report;
 use super::super::value::{Type, Value};
 use super::ast::{
-    ColumnDef, Delete, Discard, Expr, From, Insert, Item, Modes, Name, OnCommit, Operator, Select, SetTo, Statement,
-    Update,
+    ColumnDef, Delete, Direction, Discard, Expr, From, Insert, Item, Modes, Name, OnCommit, Operator, Select, SetTo,
+    Statement, Update,
 };
 use super::lexer::{Token, syntax_error, tokens};
 
@@ -253,6 +253,11 @@ impl Parser<'_> {
             "call" => {
                 let procedure = self.qualified()?;
                 self.need_sign("(")?;
+                if &*procedure.name == "twice" {
+                    let token = self.text()?;
+                    self.need_sign(")")?;
+                    return Ok(Statement::CallTwice(token));
+                }
                 self.need_sign(")")?;
                 Ok(Statement::Call { commit: &*procedure.name == "finish" })
             }
@@ -267,14 +272,20 @@ impl Parser<'_> {
         }
     }
 
-    /// A block of code: of utility statements only.
+    /// A block of code.
     fn block(&mut self) -> Parsed<Statement> {
         let tokens = tokens(&self.text()?, false)?;
         let mut parser = Parser { tokens: &tokens, at: 0 };
         parser.need_word("begin")?;
         let mut statements = Vec::new();
         while !parser.word("end") {
-            statements.push(parser.statement()?.into());
+            let statement = if parser.is_word("perform") {
+                parser.at += 1;
+                Statement::Perform(parser.select_list()?)
+            } else {
+                parser.statement()?
+            };
+            statements.push(statement.into());
             parser.need_sign(";")?;
         }
         Ok(Statement::Do(statements))
@@ -371,6 +382,10 @@ impl Parser<'_> {
             let equals = self.is_word_at(self.at + 1, "to")
                 || matches!(self.tokens.get(self.at + 1), Some(Token::Sign("=" | ".")));
             if !equals && self.word(word) {
+                let is_constant = matches!(self.peek(), Some(Token::Text(_))) || self.is_word("default");
+                if word == "names" && !is_constant {
+                    return Err(self.wrong());
+                }
                 return Ok(Statement::Set { name: name.into(), to: self.set_to()?, local });
             }
         }
@@ -439,6 +454,16 @@ impl Parser<'_> {
 
     fn declare(&mut self) -> Parsed<Statement> {
         let name = self.name()?;
+        let mut scrolls = None;
+        loop {
+            if self.words(&["no", "scroll"]) {
+                scrolls = Some(false);
+            } else if self.word("scroll") {
+                scrolls = Some(true);
+            } else if !self.word("insensitive") {
+                break;
+            }
+        }
         self.need_word("cursor")?;
         let hold = self.words(&["with", "hold"]) || {
             self.words(&["without", "hold"]);
@@ -446,22 +471,44 @@ impl Parser<'_> {
         };
         self.need_word("for")?;
         let select = Statement::Select(self.select()?).into();
-        Ok(Statement::Declare { name, hold, select })
+        Ok(Statement::Declare { name, scrolls, hold, select })
     }
 
     fn fetch(&mut self, moves: bool) -> Parsed<Statement> {
-        let count = if self.word("all") {
-            None
-        } else if matches!(self.peek(), Some(Token::Number(_))) {
-            Some(self.integer()?)
+        let to = if self.word("prior") {
+            Direction::Backward(Some(1))
+        } else if self.word("first") {
+            Direction::Absolute(1)
+        } else if self.word("last") {
+            Direction::Absolute(-1)
+        } else if self.word("absolute") {
+            Direction::Absolute(self.signed()?)
+        } else if self.word("relative") {
+            Direction::Relative(self.signed()?)
+        } else if self.word("backward") {
+            Direction::Backward(self.rows()?)
         } else {
-            self.word("next");
-            Some(1)
+            let _ = self.word("forward") || self.word("next");
+            Direction::Forward(self.rows()?)
         };
         if !self.word("from") {
             self.word("in");
         }
-        Ok(Statement::Fetch { cursor: self.name()?, count, moves })
+        Ok(Statement::Fetch { cursor: self.name()?, to, moves })
+    }
+
+    /// How many rows: one where nothing is said.
+    fn rows(&mut self) -> Parsed<Option<i64>> {
+        if self.word("all") {
+            return Ok(None);
+        }
+        let said = self.is_sign("-") || matches!(self.peek(), Some(Token::Number(_)));
+        if said { self.signed().map(Some) } else { Ok(Some(1)) }
+    }
+
+    fn signed(&mut self) -> Parsed<i64> {
+        let minus = self.sign("-");
+        self.integer().map(|number| if minus { -number } else { number })
     }
 
     fn create(&mut self) -> Parsed<Statement> {
@@ -561,6 +608,11 @@ impl Parser<'_> {
 
     fn select(&mut self) -> Parsed<Select> {
         self.need_word("select")?;
+        self.select_list()
+    }
+
+    /// What comes behind the word.
+    fn select_list(&mut self) -> Parsed<Select> {
         let empty = self.is_word("from") || self.is_word("where") || self.is_sign(")") || self.is_sign(";");
         let items = if empty || self.peek().is_none() { Vec::new() } else { self.list(Self::item)? };
         let from = if self.word("from") { self.from()? } else { From::Nothing };
