@@ -21,7 +21,7 @@ lone-set-local-hastes | src/machine/own_queries.rs | filter\(\|_\| \K!self\.find
 end-forgets-settings | src/machine/mod.rs | goes along to the next one\.\n\s+\Kself\.pack\(\); |
 unnamed-by-presence | src/track/unnamed_statement.rs | self == unnamed\.map_or\(Self::Absent, \|unnamed\| Self::Is\(unnamed\.id\)\) | (self == Self::Absent) == unnamed.is_none()
 unnamed-not-dropped | src/machine/unnamed.rs | self\.set_unnamed\(UnnamedCause::Drop, None, UnnamedStatement::Absent\) | self.set_unnamed(UnnamedCause::Drop, None, self.server.unnamed)
-unnamed-later-undone | src/track/pipeline.rs | later\.follows_undone\(undone, how\); | rollback.unnamed = Some(undone);
+unnamed-later-undone | src/track/pipeline/discarded.rs | later\.follows_undone\(undone, how\); | rollback.unnamed = Some(undone);
 preparation-keeps-unnamed | src/machine/preparation.rs | server\.unnamed = UnnamedStatement::Unknown; |
 deallocate-ignored | src/machine/mentioned.rs | self\.server\.prepared\.remove\(id\); |
 deallocate-all-ignored | src/machine/session_sync.rs | b"DEALLOCATE ALL" => \{\n[^}]*?\Kself\.client\.names\.clear\(\); |
@@ -39,7 +39,7 @@ kept-not-carried | src/machine/preparation.rs | for sql in following\.iter\(\)\.
 ledger-commits-failed | src/machine/session_sync.rs | self\.client\.settings\.failed\(\); |
 ledger-ignores-rollback | src/machine/session_sync.rs | self\.client\.completed\(\Ktag(?=\)) | b"COMMIT".as_slice()
 corrections-left-out | src/machine/own_queries.rs | (?=if edits\.is_empty\(\) \{ \(Some) | edits.clear();
-query-behind-ours-lost | src/track/pipeline.rs | self\.course == Course::SkippingUnasked && \Krequest\.ends_alone\(\) | false
+query-behind-ours-lost | src/track/pipeline/discarded.rs | self\.course == Course::SkippingUnasked && \Krequest\.ends_alone\(\) | false
 discarded-not-corrected | src/machine/own_queries.rs | if \Kself\.corrections\.is_empty\(\) \|\| !self\.pipeline\.answered\(\) | true
 corrections-not-put | src/machine/own_queries.rs | if \Kself\.pipeline\.skipping\(\)(?= \{\n\s+return;) | true
 prompted-off-by-one | src/track/pipeline.rs | self\.prompted = self\.prompted\.saturating_sub\(1\); |

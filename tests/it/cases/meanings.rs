@@ -45,9 +45,11 @@ fn behind_the_end_of_a_transaction_texts_are_read_under_what_it_leaves() {
         (format!("begin; {set}"), query("rollback"), 1, format!("begin; {set}")),
         (format!("begin; {local}"), query("commit"), 1, format!("begin; {local}")),
         (format!("begin; {local}"), step("commit"), 0, format!("begin; {local}")),
-        (String::new(), [step(local), query("select 1")].concat(), 1, format!("begin; {local}")),
         (String::new(), [step(set), failing()].concat(), 1, format!("begin; {set}")),
+        (String::new(), [step(local), query("select 1")].concat(), 1, format!("begin; {local}")),
     ];
+    // Since PostgreSQL 18 a query leaves the transaction open that the last of them begins.
+    let ends = if postgres.version() < 18 { &ends[..] } else { &ends[..4] };
     for reset in RESETS {
         let ferry = ferry(&postgres, reset);
         let mut clients = [ferry.session(), ferry.session()];
@@ -149,6 +151,8 @@ fn what_was_committed_before_a_failure_is_its_clients_alone() {
         [step("set work_mem = '77kB'"), query("call p('')")].concat(),
         [step("set timezone = 'Asia/Tokyo'"), step("set work_mem = '77kB'"), query("call p('')")].concat(),
     ];
+    // Since PostgreSQL 18 none may commit behind a question of pgferry's in a pipeline.
+    let calls = if postgres.version() < 18 { &calls[..] } else { &calls[..1] };
     for reset in RESETS {
         let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1", "--reset", reset]);
         for (nth, call) in calls.iter().enumerate() {
