@@ -1210,7 +1210,14 @@ impl Generator {
             9..=11 => format!("select code.reset('{}')", self.setting_name()),
             12 => "select code.reset_all()".to_owned(),
             7 => "select code.listen()".to_owned(),
-            8 => "select code.fail('on purpose')".to_owned(),
+            8 => self
+                .random
+                .pick(&[
+                    "select code.fail('on purpose')",
+                    "select code.note('by the way')",
+                    "select n, code.note('row') from generate_series(1, 3) n",
+                ])
+                .to_owned(),
             _ => format!("select code.insert('{token}')"),
         }
     }

@@ -61,5 +61,7 @@ create procedure code.twice(text) language plpgsql as $$ begin
         insert into public.t(token) values ($1 || '_2');
     end $$;
 create procedure code.undo() language plpgsql as $$ begin rollback; end $$;
+create function code.note(text) returns text volatile language plpgsql as
+    $$ begin raise notice '%', $1; return $1; end $$;
 create function code.fail(text) returns text volatile language plpgsql as
     $$ begin raise exception '%', $1; end $$;

@@ -16,7 +16,7 @@ pub fn signature(schema: Option<&str>, name: &str, args: usize) -> Option<Signat
     if schema == Some("code") {
         return match (name, args) {
             ("set", 2) => of(&[Text, Text], Text),
-            ("deallocate" | "temp" | "listen" | "reset_all", 0) | ("insert" | "fail" | "reset", 1) => {
+            ("deallocate" | "temp" | "listen" | "reset_all", 0) | ("insert" | "fail" | "note" | "reset", 1) => {
                 of(&[Text][..args], Text)
             }
             ("lock", 1) => of(&[Int8], Text),

@@ -92,6 +92,9 @@ pub struct Setup {
     pub text: usize,
     /// How many statements may be prepared on a connection.
     pub statements: usize,
+    /// How many bytes of their texts, and of those that a client has prepared.
+    pub statement_bytes: usize,
+    pub client_bytes: usize,
     /// How many bytes a socket takes before anybody reads.
     pub socket: usize,
     /// The most time that a step takes, in microseconds.
@@ -111,7 +114,15 @@ pub struct Setup {
     pub lifetime: u64,
 }
 
+/// More bytes of statements than clients prepare.
+const ROOMY: usize = 1 << 24;
+
 impl Setup {
+    /// Whether statements may go that SQL could name.
+    pub fn keeps_few(&self) -> bool {
+        self.statements < 4 || self.statement_bytes < ROOMY
+    }
+
     /// When the patience is over that begins `now`.
     pub fn patience_from(&self, now: u64) -> Option<u64> {
         (self.patience > 0).then(|| now + self.patience)
@@ -258,6 +269,8 @@ impl Case {
             buffer,
             text: random.pick(&[1 << 20, 1 << 20, 1 << 20, 64]),
             statements: random.pick(&[1, 2, 3, 100, 100]),
+            statement_bytes: random.pick(&[60, ROOMY, ROOMY, ROOMY]),
+            client_bytes: random.pick(&[40, 100, ROOMY, ROOMY, ROOMY, ROOMY]),
             socket: random.pick(&[64, 1000, 100_000, 100_000]),
             step: random.pick(&[0, 40, 400]),
             patience: if faults && random.chance(30) { 20_000 } else { 0 },
@@ -314,6 +327,8 @@ impl fmt::Display for Case {
             buffer,
             text,
             statements,
+            statement_bytes,
+            client_bytes,
             socket,
             step,
             patience,
@@ -329,7 +344,7 @@ impl fmt::Display for Case {
         writeln!(
             f,
             "setup version={version} mode={mode} reset={reset} code={code} connections={connections} dialling={dialling} buffer={buffer} text={text} \
-             statements={statements} socket={socket} step={step} patience={patience} patient={patient} faults={faults} \
+             statements={statements} statement_bytes={statement_bytes} client_bytes={client_bytes} socket={socket} step={step} patience={patience} patient={patient} faults={faults} \
              pin={pin} refusals={refusals} janitor={janitor} idle={idle} lifetime={lifetime} schedule={}",
             self.schedule
         )?;
@@ -361,6 +376,8 @@ impl FromStr for Case {
                 buffer: 4096,
                 text: 1 << 20,
                 statements: 100,
+                statement_bytes: ROOMY,
+                client_bytes: ROOMY,
                 socket: 100_000,
                 step: 40,
                 patience: 0,
@@ -424,6 +441,8 @@ impl Case {
             "buffer" => setup.buffer = number()?,
             "text" => setup.text = number()?,
             "statements" => setup.statements = number()?,
+            "statement_bytes" => setup.statement_bytes = number()?,
+            "client_bytes" => setup.client_bytes = number()?,
             "socket" => setup.socket = number()?,
             "step" => setup.step = number()?,
             "patience" => setup.patience = number()? as u64,

@@ -270,10 +270,15 @@ fn end_copies(script: &mut Script) {
     script.writes.push(Write { messages: vec![Message::CopyDone, Message::Sync], cut: None, wait: true });
 }
 
-/// Whether a text runs code that resets settings.
+/// Bytes of a text that may not be read where buffers are small.
+const UNREAD: usize = 500;
+
+/// Whether a text runs code that resets settings, or resets them where that is not read.
 pub fn resets_in_code(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    text.contains("code.reset") || (text.contains("do $$") && (text.contains("reset") || text.contains("default")))
+    let is_unseen = text.contains("do $$") || text.len() > UNREAD;
+    text.contains("code.reset")
+        || (is_unseen && ["reset", "default", "discard all"].iter().any(|word| text.contains(word)))
 }
 
 /// Which of a script's texts reset settings without saying so.
@@ -588,7 +593,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
         match message {
             Message::Query(statements) => {
                 statements.iter_mut().for_each(|statement| *statement = text(statement, setup, client));
-                if setup.statements < 4 && statements.len() > 1 {
+                if setup.keeps_few() && statements.len() > 1 {
                     // In a failed transaction it can't be prepared again in front of a text that ends the transaction.
                     let runs = statements.iter_mut().filter(|text| text.starts_with("execute "));
                     runs.for_each(|text| "select 'no name'".clone_into(text));
@@ -604,7 +609,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
                     // Behind a question about the settings in force what is left of a pipeline is a transaction block there.
                     "select 'outside'".clone_into(sql);
                 }
-                let few = setup.statements < 4;
+                let few = setup.keeps_few();
                 let names = sql.starts_with("execute ") || sql.starts_with("deallocate ");
                 if !name.is_empty() && names && (few || sql.contains(shortened(name))) {
                     // One that runs itself, or for which there is no room beside the other.

@@ -15,7 +15,7 @@ use pgferry::internals::track::parameter_cache::Greeting;
 use pgferry::internals::track::pipeline::IDLE;
 use pgferry::internals::track::server_state::{CloseMethod, UsedBy};
 use pgferry::internals::track::startup_settings::StartupSettings;
-use pgferry::internals::track::statements::{Limits, MAX_CLIENT_BYTES};
+use pgferry::internals::track::statements::Limits;
 use pgferry::internals::track::{Clean, ClientState, Pins, Pipeline, RequestedParams, params};
 use pgferry::internals::wire::{Opening, backend, startup};
 
@@ -219,7 +219,11 @@ impl Session {
             let context = machine::Context {
                 mode: setup.mode,
                 pin: setup.pin,
-                limits: Limits { count: setup.statements, bytes: usize::MAX >> 1, client_bytes: MAX_CLIENT_BYTES },
+                limits: Limits {
+                    count: setup.statements,
+                    bytes: setup.statement_bytes,
+                    client_bytes: setup.client_bytes,
+                },
                 max_text_bytes: self.max_text_bytes(),
                 statements: &pool.statements,
                 parameters: &pool.parameters,
