@@ -8,7 +8,7 @@ use super::ensure_prepared::Prepare;
 use super::from_client::{Incoming, MessageHead, Sent, body};
 use super::portals::{Portal, PortalOf};
 use super::session_sync::TextUse;
-use super::statement_errors::{endless_name, existing_statement, too_many_resetting, unknown_statement};
+use super::statement_errors::{endless_name, too_many_resetting, unknown_statement};
 use super::{Buffers, Gate, Machine, flush_forwarded};
 use crate::config::Mode;
 use crate::track::client_statements::{NamedStatement, significant};
@@ -204,14 +204,14 @@ impl Machine<'_> {
     /// A named text that is not kept, because it is too long: it goes to the server under a name of its own, and the
     /// client stays with the connection that has it.
     fn parse_uncached(&mut self, io: &mut Buffers<'_>, name: &[u8], incoming: Incoming) -> Sent {
+        if self.client.names.get(name).is_some() {
+            self.parse_taken(io, name, incoming);
+            return Sent::Done;
+        }
         let effects = self.effects_of_parse(io, incoming);
         let effects = SqlEffects { pins: effects.pins.union(Pins::STATEMENT), ..effects };
         if let Err(refusal) = self.consider(&effects, TextUse::Prepared) {
             self.refuse(io, &refusal, incoming);
-            return Sent::Done;
-        }
-        if self.client.names.get(name).is_some() {
-            self.refuse(io, &existing_statement(name), incoming);
             return Sent::Done;
         }
         let statement = self.context.statements.uncached();
@@ -238,10 +238,7 @@ impl Machine<'_> {
             return Sent::Done;
         }
         if self.client.names.get(name).is_some() {
-            // The server says first what is wrong with the text, and then that the statement exists.
-            let taken = self.put_placeholder(io, ResponseAction::ForwardErrorOnly);
-            let note = Note { names: SentNames::one(taken.id, name.into()), ..Note::default() };
-            self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: taken.name() });
+            self.parse_taken(io, name, incoming);
             return Sent::Done;
         }
         self.client.names.set(name, Some(NamedStatement::new(Arc::clone(&statement))));
@@ -262,6 +259,14 @@ impl Machine<'_> {
         let note = Note::of(rollback);
         self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: statement.name() });
         Sent::Done
+    }
+
+    /// A text for a name that is taken: the server says first what is wrong with the text, and then that the statement exists.
+    fn parse_taken(&mut self, io: &mut Buffers<'_>, name: &[u8], incoming: Incoming) {
+        let taken = self.put_placeholder(io, ResponseAction::ForwardErrorOnly);
+        let note = Note { names: SentNames::one(taken.id, name.into()), ..Note::default() };
+        let cut = frame::HEADER_BYTES + name.len() + 1;
+        self.pass_renamed(io, incoming, Some(note), &MessageHead { cut, before: b"", name: taken.name() });
     }
 
     /// `Bind`, `Describe` or `Close`, of a statement or a portal.

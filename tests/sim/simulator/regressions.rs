@@ -9,6 +9,12 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a text for a name that is taken, of which no more are kept, in a failed transaction",
+        "setup mode=transaction reset=always connections=1 buffer=4096 client_bytes=40
+     client half_close
+     [P(a,'select $1::text') Q('begin') B('',nothing) S P(a,'select ''a'' where $1 = ''x''') S Q('rollback') P(a,'selec') S] |",
+    ),
+    (
         "a procedure that commits what a statement before it in the pipeline has set, which then fails, and one that undoes it",
         "setup mode=transaction reset=never connections=1 step=40
      client half_close
