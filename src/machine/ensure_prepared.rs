@@ -427,7 +427,10 @@ impl Machine<'_> {
     pub(super) fn add_prepared(&mut self, io: &mut Buffers<'_>, statement: &Statement) {
         let standing = self.server.standing_of(statement);
         self.server.prepared.add(statement, standing);
-        while let Some(id) = self.server.prepared.excess(self.context.limits) {
+        loop {
+            let names = &self.client.names;
+            let excess = self.server.prepared.excess(self.context.limits, |id| names.has_only_here(id));
+            let Some(id) = excess else { break };
             self.close_prepared(io, id);
         }
     }

@@ -209,6 +209,12 @@ impl ClientStatements {
         self.map.iter().flat_map(|map| map.iter()).map(|(name, named)| (&**name, named.statement.id))
     }
 
+    /// Returns whether a name stands for statement `id`, of which the text is not kept: no other connection can have it.
+    #[must_use]
+    pub fn has_only_here(&self, id: u64) -> bool {
+        self.statements().any(|statement| statement.id == id && statement.text.is_none())
+    }
+
     /// The statement that each name stands for.
     pub(super) fn statements(&self) -> impl Iterator<Item = &Arc<Statement>> {
         self.map.iter().flat_map(|map| map.values()).map(|named| &named.statement)

@@ -129,13 +129,14 @@ impl ServerStatementCache {
         self.began = self.clock;
     }
 
-    /// The statement that must give way to keep to `limits`; `None` where the message at hand needs all that are left.
+    /// The statement that must give way to keep to `limits`; `None` where the message at hand needs all that are left. Those that are
+    /// `only_here` can't be prepared again, and stay.
     #[must_use]
-    pub fn excess(&self, limits: Limits) -> Option<u64> {
+    pub fn excess(&self, limits: Limits, only_here: impl Fn(u64) -> bool) -> Option<u64> {
         if self.map.len() <= limits.count && self.bytes <= limits.bytes {
             return None;
         }
-        let unused = self.map.iter().filter(|(_, held)| held.used <= self.began);
+        let unused = self.map.iter().filter(|(id, held)| held.used <= self.began && !only_here(**id));
         unused.min_by_key(|(_, held)| held.used).map(|(&id, _)| id)
     }
 

@@ -450,12 +450,14 @@ mod tests {
             prepared.add(statement, Standing::Trusted);
         }
         assert!(prepared.has(&statements[0]) && prepared.doubtful().next().is_none());
-        assert_eq!(prepared.excess(limits(1, 10)), None, "the message at hand needs all of them");
+        assert_eq!(prepared.excess(limits(1, 10), |_| false), None, "the message at hand needs all of them");
         prepared.begin_message();
         assert!(prepared.has(&statements[0]));
-        assert_eq!(prepared.excess(limits(4, 40)), None);
-        assert_eq!(prepared.excess(limits(3, 40)), Some(statements[1].id));
-        assert_eq!(prepared.excess(limits(9, 39)), Some(statements[1].id));
+        assert_eq!(prepared.excess(limits(4, 40), |_| false), None);
+        assert_eq!(prepared.excess(limits(3, 40), |_| false), Some(statements[1].id));
+        assert_eq!(prepared.excess(limits(9, 39), |_| false), Some(statements[1].id));
+        let other = prepared.excess(limits(9, 39), |id| id == statements[1].id);
+        assert!(other.is_some_and(|id| id != statements[1].id), "one that can't be prepared again stays");
         let held = prepared.remove(statements[1].id).expect("it was there");
         assert_eq!((prepared.len(), prepared.bytes), (3, 30));
         prepared.undo(&mut Rollback { closed: Some((statements[1].id, held)), ..Rollback::default() });
@@ -464,8 +466,8 @@ mod tests {
         assert_eq!(prepared.bytes, 30);
         prepared.clear();
         prepared.add(&statements[0], Standing::Doubtful);
-        assert_eq!(prepared.excess(limits(9, 5)), None, "the one that is used now stays");
+        assert_eq!(prepared.excess(limits(9, 5), |_| false), None, "the one that is used now stays");
         prepared.begin_message();
-        assert_eq!(prepared.excess(limits(9, 5)), Some(statements[0].id));
+        assert_eq!(prepared.excess(limits(9, 5), |_| false), Some(statements[0].id));
     }
 }

@@ -9,6 +9,14 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a statement of which the text is not kept, beside more than a connection may have",
+        "setup mode=transaction reset=always connections=1 buffer=4096 client_bytes=40 statements=2
+     client half_close
+     [P(a,'select ''a long text that is not kept for this client''') S] |
+     [P(a,'select 2') S P(a,'select 3') S P(a,'select 4') S] |
+     [D(S,a) B('',a) E S] |",
+    ),
+    (
         "a text for a name that is taken, of which no more are kept, in a failed transaction",
         "setup mode=transaction reset=always connections=1 buffer=4096 client_bytes=40
      client half_close
