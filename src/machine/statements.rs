@@ -457,6 +457,7 @@ impl Machine<'_> {
         let list = commands.as_deref().unwrap_or_default();
         if self.context.mode == Mode::Transaction {
             let decides = effects.unknown_settings != UnknownSettings::None
+                || effects.pins.contains(Pins::UNANALYZED)
                 || list.iter().any(|placed| self.decides_what_follows(&placed.command));
             if decides {
                 self.gate = Gate::Answers;

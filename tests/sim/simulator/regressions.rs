@@ -9,6 +9,16 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a statement that is prepared behind a text that is not read, and frees all",
+        "setup mode=transaction reset=always connections=1 buffer=512 text=64 step=40
+     client half_close
+     [Q('/* a long comment: ..........................................................................................................................
+        ..................................................................................................................................................
+        ..................................................................................................................................................
+        .................................................................................................................................................. */
+        deallocate all') P(a,'select 1') S P(a,'select 2') S] |",
+    ),
+    (
         "a statement of which the text is not kept, beside more than a connection may have",
         "setup mode=transaction reset=always connections=1 buffer=4096 client_bytes=40 statements=2
      client half_close
