@@ -216,6 +216,15 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // query of one: stated limits.
         return Told::OfFaults;
     }
+    let is_too_late = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 25001"]));
+    let begins = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        ["begin", "start transaction"].iter().any(|begin| text.contains(begin)) && text.contains("isolation level")
+    };
+    if case.setup.mode == Mode::Transaction && is_too_late && says(member, begins) {
+        // Behind a text that is prepared already nothing has been asked of the server: a stated limit.
+        return Told::OfFaults;
+    }
     let needs_block = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 25P01"]));
     if case.setup.mode == Mode::Transaction && case.setup.version >= 18 && needs_block {
         // To such servers a pipeline with a question of pgferry's is a transaction block: a stated limit.
