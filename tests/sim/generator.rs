@@ -445,7 +445,7 @@ impl Generator {
             let declare = self.declare(cursor);
             out.push(Message::Query(vec![declare]));
         }
-        for _ in 0..1 + self.random.below(5) {
+        for _ in 0..=self.random.below(5) {
             match self.random.below(6) {
                 0..=2 => {
                     out.push(execute(cursor, self.random.pick(&[1, 2, 2, 0])));
@@ -1252,7 +1252,7 @@ impl Generator {
     fn committing_block(&mut self) -> String {
         let client = self.options.client;
         let mut block = String::from("do $$ begin ");
-        for _ in 0..1 + self.random.below(4) {
+        for _ in 0..=self.random.below(4) {
             let statement = match self.random.below(9) {
                 0..=2 => "commit".to_owned(),
                 3 => "rollback".to_owned(),

@@ -70,7 +70,7 @@ impl Backend {
             Direction::Forward(None) => (true, None),
             Direction::Backward(None) => (false, None),
             Direction::Forward(Some(n)) => (n >= 0, Some(size(n))),
-            Direction::Backward(Some(n)) => (n < 0 || n == 0, Some(size(n))),
+            Direction::Backward(Some(n)) => (n < 0, Some(size(n))),
             Direction::Absolute(0) => {
                 rewind(portal)?;
                 return self.read(shared, portal, true, Some(0));

@@ -69,6 +69,14 @@ pub fn formats(body: &mut Body<'_>) -> Result<Vec<u16>, Report> {
     (0..count).map(|_| body.u16()).collect()
 }
 
+/// What a portal has come to.
+enum Part {
+    /// As many rows as were wanted; with its tag at its end.
+    Rows(Option<CommandTag>),
+    /// It waits for the client's data.
+    Copying,
+}
+
 /// A value that is given in a format.
 pub fn argument(ty: Type, format: u16, body: &mut Body<'_>, encoding: Encoding) -> Result<Value, Stop> {
     let bytes = usize::try_from(body.i32()?).ok().map(|length| body.bytes(length)).transpose()?;
@@ -431,7 +439,7 @@ impl Backend {
         if let Err(Stop::Error(_)) = ran {
             self.set_state(&name, State::Failed);
         }
-        let Some(tag) = ran? else {
+        let Part::Rows(tag) = ran? else {
             self.set_state(&name, State::Done);
             return Ok(());
         };
@@ -448,7 +456,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Runs a portal, or as much of it as is wanted. The tag if it has been run to its end; nothing if it waits for data.
+    /// Runs a portal, or as much of it as is wanted.
     fn run_some(
         &mut self,
         shared: &mut Shared,
@@ -456,16 +464,16 @@ impl Backend {
         statement: &Statement,
         portal: &mut Portal,
         limit: Option<usize>,
-    ) -> Result<Option<Option<CommandTag>>, Stop> {
+    ) -> Result<Part, Stop> {
         match portal.strategy {
             Strategy::Multi => Ok(match self.run_portal(shared, name, statement, portal)? {
-                Ran::Done(tag, _) => Some(Some(tag)),
-                Ran::Copying => None,
+                Ran::Done(tag, _) => Part::Rows(Some(tag)),
+                Ran::Copying => Part::Copying,
             }),
             Strategy::OneSelect => {
                 self.check_waits(shared, statement, portal.target, &portal.params)?;
                 portal.tag = Some(CommandTag::Counted("SELECT", 0));
-                self.run_rows(shared, portal, limit).map(Some)
+                self.run_rows(shared, portal, limit).map(Part::Rows)
             }
             Strategy::OneReturning | Strategy::UtilSelect => {
                 if matches!(portal.rows, Rows::Unrun)
@@ -474,7 +482,7 @@ impl Backend {
                     portal.rows = Rows::Result(rows.into());
                     portal.tag = Some(tag);
                 }
-                self.run_rows(shared, portal, limit).map(Some)
+                self.run_rows(shared, portal, limit).map(Part::Rows)
             }
         }
     }

@@ -397,10 +397,10 @@ fn part_resets(script: &mut Script, setup: &Setup) {
                 Message::Parse { text, .. } if ends_at_sync => "select 'behind'".clone_into(text),
                 Message::Parse { name, .. } if name.is_empty() => unnamed_resets = false,
                 Message::Bind { name, .. } | Message::Formatted { name, .. } if ends_at_sync && !name.is_empty() => {
-                    "nothing".clone_into(name)
+                    "nothing".clone_into(name);
                 }
                 Message::Bind { name, .. } | Message::Formatted { name, .. } if unnamed_resets && name.is_empty() => {
-                    ends_at_sync = true
+                    ends_at_sync = true;
                 }
                 Message::Sync if ends_at_sync => parts = true,
                 _ => {}
