@@ -51,7 +51,7 @@ pub(crate) enum Place {
     New(AdminListen),
     /// It is given from outside.
     Given(InheritedListener),
-    /// That of one whose socket file was removed.
+    /// The place of a listener that has lost its socket file.
     Again(Arc<Listener>),
 }
 

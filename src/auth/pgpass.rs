@@ -55,12 +55,13 @@ fn field_of(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut escaped = false;
-    let kept = field.iter().filter(|&&b| {
-        escaped = b == b'\\' && !escaped;
-        !escaped
-    });
-    kept.copied().collect()
+    let mut kept = Vec::with_capacity(field.len());
+    let mut bytes = field.iter();
+    while let Some(&byte) = bytes.next() {
+        // One at the end stands for itself, as in libpq.
+        kept.push(if byte == b'\\' { *bytes.next().unwrap_or(&byte) } else { byte });
+    }
+    kept
 }
 
 #[cfg(test)]
@@ -76,6 +77,7 @@ mod tests {
             broken line\n\
             db:5432:shop:reader:one:two\n\
             db:5432:shop:guest:\n\
+            db:5432:shop:ends:in\\\n\
             *:*:*:*:last";
         for (port, database, user, expected) in [
             (5432, "shop", "app", "first"),
@@ -84,6 +86,7 @@ mod tests {
             (1, "x", "ad:min", "p:w\\d"),
             (5432, "shop", "reader", "one"),
             (5432, "shop", "guest", "last"),
+            (5432, "shop", "ends", "in\\"),
         ] {
             let wanted = PassfileKey { host: "db", port, database: database.as_bytes(), user: user.as_bytes() };
             let found = look_up(file, &wanted).map(|password| password.expose().to_vec());

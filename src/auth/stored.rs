@@ -21,8 +21,12 @@ impl Stored {
     /// Understands a secret as `pg_authid` and PgBouncer do: what is in neither's form is a plain password.
     ///
     /// # Errors
-    /// When it begins like a SCRAM verifier and is none, which is not meant as a password.
+    /// When it begins like a SCRAM verifier and is none, which is not meant as a password; or when it is empty, by which no client may log in,
+    /// as in PostgreSQL.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.is_empty() {
+            return Err("an empty password lets no client in: leave it out");
+        }
         if text.starts_with(Verifier::PREFIX) {
             return Verifier::parse(text).map(Self::Scram).ok_or("this is not a SCRAM verifier as in pg_authid");
         }
@@ -117,7 +121,7 @@ pub(crate) fn compare_md5(stored: Option<Stored>, user: &[u8], salt: [u8; 4], gi
 pub(crate) type Users = HashMap<Vec<u8>, Stored>;
 
 /// Reads PgBouncer's `userlist.txt`: a line is `"user" "secret"`, a quote inside is doubled; lines that begin with `;` or
-/// `#` are comments.
+/// `#` are comments. A user with an empty one has none.
 ///
 /// # Errors
 /// The number of the first line that is wrong, and in what way; no secret appears in it.
@@ -132,7 +136,11 @@ pub(crate) fn userlist(text: &str) -> Result<Users, String> {
         let (user, rest) = quoted(line).ok_or_else(|| wrong("expected \"user\" \"secret\""))?;
         let (secret, _) =
             quoted(rest.trim_start()).ok_or_else(|| wrong("expected a secret in quotes after the user"))?;
-        users.insert(user.into_bytes(), Stored::parse(&secret).map_err(wrong)?);
+        if secret.is_empty() {
+            users.remove(user.as_bytes());
+        } else {
+            users.insert(user.into_bytes(), Stored::parse(&secret).map_err(wrong)?);
+        }
     }
     Ok(users)
 }
@@ -163,7 +171,7 @@ mod tests {
         assert!(matches!(Stored::parse("md5d41d8cd98f00b204e9800998ecf8427e"), Ok(Stored::Md5(_))));
         let verifier = Verifier::of(&Password::new(b"x".to_vec()), vec![1; 16], 4096);
         assert_eq!(Stored::parse(&verifier.show()), Ok(Stored::Scram(verifier)));
-        assert!(Stored::parse("SCRAM-SHA-256$4096:oops").is_err());
+        assert!(Stored::parse("SCRAM-SHA-256$4096:oops").is_err() && Stored::parse("").is_err());
     }
 
     #[test]
@@ -203,13 +211,14 @@ mod tests {
 
     #[test]
     fn pgbouncers_file_is_read() {
-        let text = "; a comment\n\n\"app\" \"se\"\"cret\"\n\"we\"\"ird\" \"\" \"ignored\"\n  \"last\"\"x\" \"p\"";
+        let text = "; a comment\n\n\"app\" \"se\"\"cret\"\n\"we\"\"ird\" \"w\" \"ignored\"\n\"none\" \"\"\n  \"last\"\"x\" \"p\"";
         let users = userlist(text).expect("good");
         let plain = |user: &str| match users.get(user.as_bytes()) {
             Some(Stored::Plain(password)) => String::from_utf8(password.expose().to_vec()).expect("UTF-8"),
             other => panic!("{user}: {other:?}"),
         };
-        assert_eq!((plain("app"), plain("we\"ird"), plain("last\"x")), ("se\"cret".into(), String::new(), "p".into()));
+        assert_eq!((plain("app"), plain("we\"ird"), plain("last\"x")), ("se\"cret".into(), "w".into(), "p".into()));
+        assert_eq!(users.len(), 3, "an empty password is none");
         for (text, part) in [
             ("app secret", "line 1"),
             ("\"a\" \"b\"\n\"app\" hunter2", "line 2"),

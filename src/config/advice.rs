@@ -5,7 +5,7 @@ use super::settings::Settings;
 use super::value::{Auth, Listen};
 
 impl Settings {
-    /// What an operator had better know of these settings, a line each.
+    /// Returns what an operator had better know of these settings, a line each.
     #[must_use]
     pub fn advice(&self) -> Vec<String> {
         let mut advice = self.advice_on_logins();

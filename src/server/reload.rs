@@ -62,7 +62,7 @@ pub(super) struct Made {
     admin: Pages,
     live: Vec<&'static str>,
     restart: Vec<&'static str>,
-    /// What an operator had better know, and has not been told.
+    /// News that an operator had better know.
     advice: Vec<String>,
 }
 

@@ -16,6 +16,17 @@ use super::slots::{Slot, Slots};
 /// Number of connections that a server is taken to have until it has said so: PostgreSQL's default for `max_connections`.
 pub(super) const UNKNOWN: usize = 100;
 
+/// Prospects of a slot coming free, where none is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prospect {
+    /// One will: a connection that no client uses is being closed for it, or has been asked for.
+    Coming,
+    /// One may: pgferry itself is at work on a connection that no client uses.
+    Possible,
+    /// Clients use all.
+    None,
+}
+
 /// The slots that all pools share.
 #[derive(Debug)]
 pub(crate) struct Capacity {
@@ -80,9 +91,8 @@ impl Capacity {
         self.slots.try_take_of(share)
     }
 
-    /// Takes a slot, within `patience`; while none of the share is free, `make_room` is called, which returns whether one will come
-    /// free. Cancel-safe.
-    pub(super) async fn take(&self, patience: Duration, make_room: impl Fn() -> bool) -> Option<Slot> {
+    /// Takes a slot, within `patience`; while none of the share is free, `make_room` is called. Cancel-safe.
+    pub(super) async fn take(&self, patience: Duration, make_room: impl Fn() -> Prospect) -> Option<Slot> {
         let taken = async {
             loop {
                 let mut freed = std::pin::pin!(self.freed());
@@ -90,8 +100,10 @@ impl Capacity {
                 if let Some(slot) = self.slots.try_take_of(self.share()) {
                     return Some(slot);
                 }
-                if !make_room() {
-                    return self.slots.try_take();
+                let prospect = make_room();
+                let slot = if prospect == Prospect::Coming { None } else { self.slots.try_take() };
+                if slot.is_some() || prospect == Prospect::None {
+                    return slot;
                 }
                 freed.await;
             }
@@ -143,9 +155,9 @@ mod tests {
         let capacity = Capacity::new(Some(2), usize::MAX);
         capacity.resize(2, 1);
         let within = capacity.take(Duration::from_secs(5), || unreachable!("one is free")).await;
-        let beyond = capacity.take(Duration::from_secs(5), || false).await;
+        let beyond = capacity.take(Duration::from_secs(5), || Prospect::Possible).await;
         assert!(within.is_some() && beyond.is_some() && capacity.is_full());
-        assert!(capacity.take(Duration::from_secs(5), || false).await.is_none(), "the cap is exact");
+        assert!(capacity.take(Duration::from_secs(5), || Prospect::None).await.is_none(), "the cap is exact");
     }
 
     #[tokio::test]
@@ -156,7 +168,7 @@ mod tests {
         let waits = tokio::spawn(async move {
             let make_room = || {
                 waits.want();
-                true
+                Prospect::Coming
             };
             waits.take(Duration::from_secs(30), make_room).await.is_some()
         });

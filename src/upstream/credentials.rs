@@ -79,7 +79,7 @@ impl Credentials {
         self.in_passfile(database, user).await
     }
 
-    /// What the settings name and is not there: it may come yet, and is looked for whenever a password is. Blocks.
+    /// Says what the settings name and is not there: it may come yet, and is looked for whenever a password is. Blocks.
     #[must_use]
     pub(super) fn missing(&self) -> Option<String> {
         if self.fixed.is_some() {

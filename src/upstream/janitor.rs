@@ -33,13 +33,20 @@ impl Pools {
             for pool in &pools {
                 let settings = config.settings_of(&pool.key.database);
                 let keep = config.upstream_target(&pool.key.database).room.keep();
+                // From before they are taken out, so that a pool that looks for room meanwhile waits for them.
+                let returning = pool.begin_return();
                 let (chores, some_dirty) = pool.maintain(&settings, RESET_AFTER, keep);
                 dirty |= some_dirty;
                 for (pooled, chore) in chores {
                     let pool = Arc::clone(pool);
                     let limit = settings.timeouts.cleanup_timeout;
-                    tokio::spawn(async move { pool.see_to(pooled, chore, limit).await });
+                    let returning = pool.begin_return();
+                    tokio::spawn(async move {
+                        let _returning = returning;
+                        pool.see_to(pooled, chore, limit).await;
+                    });
                 }
+                drop(returning);
             }
             drop(pools);
             self.clear_former();

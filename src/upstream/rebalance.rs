@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
+use super::capacity::Prospect;
 use super::close::CloseReason;
 use super::dial::DialError;
 use super::occupancy::Occupancy;
@@ -36,7 +37,7 @@ impl Drop for UnpooledSlot {
 }
 
 impl Neighbours for Pools {
-    fn make_room(&self, pool: &Pool, among: Among) -> bool {
+    fn make_room(&self, pool: &Pool, among: Among) -> Prospect {
         match among {
             Among::All => self.make_room_for(Some(pool), |_| true),
             Among::SameRole => self.make_room_for(Some(pool), |other| other.key.user == pool.key.user),
@@ -91,7 +92,7 @@ impl Pools {
                 let mut freed = std::pin::pin!(capacity.freed());
                 freed.as_mut().enable();
                 let slot = quotas.upstream_slot(&config.settings.load(), user);
-                if slot.is_ok() || !self.make_room_for(None, |other| other.key.user == user) {
+                if slot.is_ok() || self.make_room_for(None, |other| other.key.user == user) == Prospect::None {
                     return slot;
                 }
                 freed.await;
@@ -101,21 +102,25 @@ impl Pools {
     }
 
     /// No slot was found under a cap that is shared by those pools that `shares` picks: makes room by closing an idle
-    /// connection of one of them, other than `waiting`. Returns whether one will come free.
-    fn make_room_for(&self, waiting: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> bool {
+    /// connection of one of them, other than `waiting`.
+    fn make_room_for(&self, waiting: Option<&Pool>, shares: impl Fn(&Pool) -> bool) -> Prospect {
         self.server_side.capacity.want();
         let pools = self.all();
         let is_waiting = |pool: &Pool| waiting.is_some_and(|waiting| std::ptr::eq(pool, waiting));
-        let others = pools.iter().filter(|pool| !is_waiting(pool) && shares(pool));
-        let others = most_idle_first(others, |pool| pool.idle_count());
+        let others: Vec<_> = pools.iter().filter(|pool| !is_waiting(pool) && shares(pool)).collect();
+        // Before those that are idle are counted: one that comes back meanwhile is either.
+        let any_returns = others.iter().any(|pool| pool.has_returning());
+        let others = most_idle_first(others.into_iter(), |pool| pool.idle_count());
         match others.first().and_then(|most_idle| most_idle.take_idle()) {
             Some(mut idle) => {
                 idle.close_reason = CloseReason::Surplus;
-                true
+                Prospect::Coming
             }
             // It is given back and then taken from there.
-            None if others.iter().any(|pool| pool.recall_oldest()) => true,
-            None => self.server_side.auth_query_slots.reclaim(),
+            None if others.iter().any(|pool| pool.recall_oldest()) => Prospect::Coming,
+            None if self.server_side.auth_query_slots.reclaim() => Prospect::Coming,
+            None if any_returns => Prospect::Possible,
+            None => Prospect::None,
         }
     }
 
@@ -139,7 +144,7 @@ impl Pools {
         }
         let is_there = |other: &Pool| config.is_at(&other.key.database, &upstream_target);
         let same_role = |other: &Pool| pool.is_none_or(|pool| pool.key.user == other.key.user);
-        if !self.make_room_for(pool, |other| is_there(other) && same_role(other)) {
+        if self.make_room_for(pool, |other| is_there(other) && same_role(other)) != Prospect::Coming {
             self.make_room_for(pool, is_there);
         }
     }

@@ -48,6 +48,7 @@ impl Pools {
                 continue;
             }
             let Some(pools) = self.this.upgrade() else { return };
+            let returning = pool.begin_return();
             let Some(mut pooled) = pool.take_idle() else { continue };
             let upstream_target = Arc::clone(upstream_target);
             let limit = config.settings_of(&pool.key.database).timeouts.cleanup_timeout;
@@ -55,6 +56,7 @@ impl Pools {
                 let Some(seen) = ask_on(&mut pooled, limit).await else { return };
                 let conn_info = Arc::clone(&pooled.conn_info);
                 pool.hand_out_asked(pooled);
+                drop(returning);
                 if let Some(seen) = seen {
                     let mut process = lock(&conn_info.process);
                     upstream_target.pooler.learn(&mut process, conn_info.pid, seen.process, &upstream_target.places());

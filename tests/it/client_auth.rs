@@ -1,5 +1,6 @@
 //! Logins that are compared here: SCRAM, MD5, clear text, looked-up secrets, and the rules about who may use which.
 
+use crate::harness::pgferry::run_pgferry;
 use crate::harness::postgres::{PASSWORD, free_port};
 use crate::harness::protocol_client::{message, password, startup};
 use crate::harness::{Certs, Message, Pgferry, Postgres, ProtocolClient, Signal, eventually};
@@ -256,6 +257,27 @@ fn secrets_are_looked_up_in_the_upstream() {
     postgres.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'pgferry%'");
     assert!(psql(&through(&ferry, "another_stranger"), "x").is_err());
     assert_eq!(lookups(&postgres), 2, "a connection that was lost is replaced");
+}
+
+/// libpq does not answer with an empty password; others do.
+#[test]
+fn an_empty_password_lets_no_client_in() {
+    let certs = Certs::new();
+    let list = certs.write("userlist.txt", "\"plain_user\" \"\"\n\"trust_user\" \"x\"\n");
+    let text = format!("auth_type = \"md5\"\nauth_file = {list:?}\n");
+    let ferry = Pgferry::start_with_file(&Postgres::shared().url(), &text, &[], &[]);
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", "plain_user"), ("database", "postgres")]));
+    let question = raw.recv().expect("a question");
+    assert_eq!(question.body[..4], [0, 0, 0, 5], "MD5");
+    let salt = question.body[4..8].try_into().expect("four bytes");
+    raw.send(&password(&postgres_protocol::authentication::md5_hash(b"plain_user", b"", salt)));
+    let answer = raw.recv().expect("a refusal");
+    assert_eq!((answer.tag, answer.field(b'C').as_str()), (b'E', "28P01"));
+    let output =
+        run_pgferry(&["check", "-u", "postgres://h", "-c", &certs.write("f.toml", "[users]\na = \"\"\n")], &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("users.a: an empty password lets no client in"), "{said}");
 }
 
 #[test]

@@ -1,7 +1,13 @@
 //! Who gets a connection, when, and how many there are.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
 use crate::harness::protocol_client::{query, startup, tags};
-use crate::harness::{Pgferry, Postgres, Signal, eventually};
+use crate::harness::{Pgferry, Postgres, Signal, eventually, psql};
 
 #[test]
 fn a_login_never_waits_for_a_connection() {
@@ -137,7 +143,7 @@ fn other_pools_make_room_under_the_cap_over_all() {
 /// A server that takes connections and says nothing, in front of which attempts end by their time limit alone.
 #[test]
 fn a_slot_of_an_attempt_that_failed_goes_to_the_pool_that_waits_for_it() {
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let text = format!(
         "auth_type = \"trust\"\nmax_upstream = 1\nclient_login_timeout = \"15s\"\nquery_wait_timeout = \"15s\"\n\
          [databases.silent]\nupstream = \"postgres://trust_user@{}?sslmode=disable\"\nserver_connect_timeout = \"1s\"\n",
@@ -153,7 +159,90 @@ fn a_slot_of_an_attempt_that_failed_goes_to_the_pool_that_waits_for_it() {
     let mut other = ferry.raw();
     other.send(&startup(&[("user", "trust_user"), ("database", "postgres")]));
     assert!(tags(&other.until_ready()).ends_with('Z'));
-    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// A way to a server on which the answers on the first connection can be held up.
+struct HeldWay {
+    port: u16,
+    held: Arc<(Mutex<bool>, Condvar)>,
+    /// Tells of what is asked there.
+    asked: Receiver<()>,
+}
+
+impl HeldWay {
+    fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let here = listener.local_addr().expect("an address").port();
+        let (held, (ask, asked)) = (Arc::new((Mutex::new(false), Condvar::new())), channel());
+        let gate = Arc::clone(&held);
+        std::thread::spawn(move || {
+            for (nth, near) in listener.incoming().map_while(Result::ok).enumerate() {
+                let far = TcpStream::connect(("127.0.0.1", port)).expect("a server");
+                let copy = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
+                let (there, back) = ((copy(&near), copy(&far)), (copy(&far), copy(&near)));
+                let (ask, gate) = (ask.clone(), Arc::clone(&gate));
+                let tell = move || {
+                    if nth == 0 {
+                        // The test may have ended.
+                        let _ = ask.send(());
+                    }
+                };
+                std::thread::spawn(move || pump(there, tell));
+                let wait = move || {
+                    let held = gate.0.lock().expect("unpoisoned");
+                    drop(gate.1.wait_while(held, |held| *held && nth == 0).expect("unpoisoned"));
+                };
+                std::thread::spawn(move || pump(back, wait));
+            }
+        });
+        Self { port: here, held, asked }
+    }
+
+    fn hold(&self, is_held: bool) {
+        *self.held.0.lock().expect("unpoisoned") = is_held;
+        self.held.1.notify_all();
+    }
+}
+
+/// Passes bytes on, each piece after `before`.
+fn pump((mut from, mut to): (TcpStream, TcpStream), before: impl Fn()) {
+    let mut buffer = [0; 8192];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        before();
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    // The other side may have gone.
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+#[test]
+fn a_connection_that_pgferry_itself_works_on_makes_room() {
+    let postgres = Postgres::start_with(&[]);
+    let way = HeldWay::to(postgres.port);
+    let env = [("PGFERRY_MAX_UPSTREAM", "1"), ("PGFERRY_RESET", "always"), ("PGFERRY_CLEANUP_TIMEOUT", "60s")];
+    let url = format!("postgres://127.0.0.1:{}?sslmode=disable", way.port);
+    let ferry = Pgferry::start_with(&url, &["--pool-mode", "transaction"], &env);
+    // Until a reset is held up.
+    loop {
+        assert_eq!(ferry.session().value("select 1"), "1");
+        way.hold(true);
+        way.asked.try_iter().for_each(drop);
+        if way.asked.recv_timeout(Duration::from_secs(3)).is_ok() {
+            break;
+        }
+        way.hold(false);
+    }
+    let connection = format!("host={} user=trust_user dbname=postgres replication=database", ferry.host());
+    std::thread::scope(|scope| {
+        let replicates = scope.spawn(|| psql(&connection, "", "IDENTIFY_SYSTEM"));
+        let senders = "select count(*) from pg_stat_activity where backend_type = 'walsender'";
+        eventually("it asks for a place", || replicates.is_finished() || postgres.sql(senders) != "0");
+        way.hold(false);
+        assert!(replicates.join().expect("no panic").is_ok());
+    });
 }
 
 #[test]

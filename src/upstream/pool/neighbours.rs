@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::Pool;
+use crate::upstream::capacity::Prospect;
 use crate::upstream::dial::DialError;
 use crate::upstream::occupancy::Occupancy;
 use crate::upstream::role_auth::RoleAuth;
@@ -20,8 +21,8 @@ pub(in crate::upstream) enum Among {
 
 /// The other pools, as one of them sees them.
 pub(in crate::upstream) trait Neighbours: Debug + Send + Sync {
-    /// Has a connection of another pool closed that no client uses, since `pool` finds no slot. Returns whether one will come free.
-    fn make_room(&self, pool: &Pool, among: Among) -> bool;
+    /// Has a connection of another pool closed that no client uses, since `pool` finds no slot.
+    fn make_room(&self, pool: &Pool, among: Among) -> Prospect;
 
     /// Has the pools open connections in which clients wait, since a slot or a connection came free.
     fn open_for_waiting(&self);

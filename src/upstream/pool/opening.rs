@@ -16,6 +16,7 @@ use crate::net::tls::TlsSession;
 use crate::track::server_state::CloseMethod;
 use crate::track::{RequestedParams, ServerState};
 use crate::upstream::cancel_gate::CancelGate;
+use crate::upstream::capacity::Prospect;
 use crate::upstream::close::CloseReason;
 use crate::upstream::conn_info::ConnInfo;
 use crate::upstream::dial::{self, DialError, DialFailure, Login, NewConn};
@@ -84,9 +85,9 @@ impl Pool {
         quotas.upstream_slot(&config.settings.load(), &self.key.user)
     }
 
-    /// Has another pool close a connection that no client uses. Returns whether a slot will come free.
-    fn make_room(&self, among: Among) -> bool {
-        self.neighbours.upgrade().is_some_and(|neighbours| neighbours.make_room(self, among))
+    /// Has another pool close a connection that no client uses.
+    fn make_room(&self, among: Among) -> Prospect {
+        self.neighbours.upgrade().map_or(Prospect::None, |neighbours| neighbours.make_room(self, among))
     }
 
     /// As [`Pool::open_as_needed`], and `beyond` more that no client waits for yet.
@@ -133,7 +134,7 @@ impl Pool {
             let Some(process) = capacity.try_take_of(share) else {
                 drop(queue);
                 drop((slot, user));
-                if share == usize::MAX || self.make_room(Among::All) {
+                if share == usize::MAX || self.make_room(Among::All) == Prospect::Coming {
                     return;
                 }
                 // No other pool can make room: what is beyond the share is taken as far as there is any.

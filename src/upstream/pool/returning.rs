@@ -31,14 +31,21 @@ impl Drop for Return {
         let returning = &self.0.returning;
         returning.count.fetch_sub(1, Ordering::SeqCst);
         returning.ended.notify_waiters();
+        // It is idle now, and may make room.
+        self.0.note_freed();
     }
 }
 
 impl Pool {
-    /// A session of this pool is being made fit for its next client, until what this gives is dropped.
+    /// A session of this pool is being made fit for its next client, or pgferry asks something there, until what this gives is dropped.
     pub(in crate::upstream) fn begin_return(self: &Arc<Self>) -> Return {
         self.returning.count.fetch_add(1, Ordering::SeqCst);
         Return(Arc::clone(self))
+    }
+
+    /// Returns whether there is any such session.
+    pub(in crate::upstream) fn has_returning(&self) -> bool {
+        self.returning.count.load(Ordering::SeqCst) > 0
     }
 
     /// Lets connections come back that clients are done with, where none is idle: in session mode a client that connects right
