@@ -187,6 +187,16 @@ impl Pipeline {
         Some(entry)
     }
 
+    /// Notes that the last request, where that is a `request`, is never sent whole: the server does not come to it. Nothing else is sent.
+    pub fn withdraw(&mut self, request: Request) {
+        if self.queue.back().is_some_and(|entry| entry.request == request) {
+            self.queue.pop_back();
+            let unsynced = self.queue.iter().rev().take_while(|entry| !entry.request.ends_ready());
+            self.unsynced = unsynced.filter(|entry| entry.request.is_extended()).count();
+            self.readies = self.queue.iter().filter(|entry| entry.request.ends_ready()).count();
+        }
+    }
+
     /// Returns whether it is not known yet which statements there are for requests that come now: some requests that change them
     /// may yet fail, and these would be carried out all the same, since a `Sync` is in between.
     #[must_use]
