@@ -21,7 +21,7 @@ pub(crate) fn check_in(shared: &Arc<Shared>, settings: &Settings, mut lease: Lea
     // In transaction mode clients count on it that no other client has left anything.
     let may_reset = settings.pool.reset != Reset::Never || settings.pool.pool_mode == Mode::Transaction;
     let cancel = matches!(end, End::ClientGone | End::Shutdown | End::Killed | End::Machine(machine::End::Refuse(_)));
-    // A copy whose client is in the middle of a message waits for the rest of that.
+    // In a copy, the server waits for the rest of a message of which it has a part.
     let awaits_client = lease.state.close_method == CloseMethod::Silent && remains.pipeline.copying_in();
     let is_at_work = !remains.pipeline.answered() && !awaits_client;
     // A server that is to end idle sessions would end one that waits for its next client.

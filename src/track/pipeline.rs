@@ -11,6 +11,7 @@
 //! - `CopyData`, `CopyDone` and `CopyFail` outside of a copy are ignored.
 
 mod copy_in;
+mod owing;
 
 use std::collections::VecDeque;
 
@@ -187,29 +188,11 @@ impl Pipeline {
         Some(entry)
     }
 
-    /// Notes that the last request, where that is a `request`, is never sent whole: the server does not come to it. Nothing else is sent.
-    pub fn withdraw(&mut self, request: Request) {
-        if self.queue.back().is_some_and(|entry| entry.request == request) {
-            self.queue.pop_back();
-            let unsynced = self.queue.iter().rev().take_while(|entry| !entry.request.ends_ready());
-            self.unsynced = unsynced.filter(|entry| entry.request.is_extended()).count();
-            self.readies = self.queue.iter().filter(|entry| entry.request.ends_ready()).count();
-        }
-    }
-
     /// Returns whether it is not known yet which statements there are for requests that come now: some requests that change them
     /// may yet fail, and these would be carried out all the same, since a `Sync` is in between.
     #[must_use]
     pub fn at_stake(&self) -> bool {
         self.synced_stakes > 0
-    }
-
-    /// Returns whether behind the first `ahead` that are owed there is an extended request that no `Sync` has followed: if it fails,
-    /// what is sent now is discarded.
-    #[must_use]
-    pub fn owes_unsynced(&self, ahead: usize) -> bool {
-        let behind = self.queue.range(ahead.min(self.queue.len())..);
-        behind.rev().take_while(|entry| entry.request != Request::Sync).any(|entry| entry.request.is_extended())
     }
 
     /// Returns whether a request that is owed changes the unnamed statements.
@@ -419,28 +402,10 @@ impl Pipeline {
         matches!(self.course, Course::Skipping | Course::SkippingUnasked)
     }
 
-    /// Number of requests that are owed.
-    #[must_use]
-    pub fn owed(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Bytes of texts that are kept for requests that are owed.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
         self.kept_bytes
-    }
-
-    /// Number of `ReadyForQuery`s that are owed.
-    #[must_use]
-    pub fn owed_readies(&self) -> usize {
-        self.readies
-    }
-
-    /// Returns whether the answer to something that is owed is synthesized.
-    #[must_use]
-    pub fn owes_synthesized(&self) -> bool {
-        self.queue.iter().any(|entry| entry.action == ResponseAction::Synthesize)
     }
 
     /// Returns whether all that is owed behind the next `n` answers is synthesized.

@@ -32,14 +32,14 @@ pub(crate) struct SessionLeftovers {
     pub aim: Aim,
 }
 
-/// What is to become of a session whose client is done with it.
+/// State to which a session is brought when its client is done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Aim {
-    /// It is settled.
+    /// Settled.
     Settled,
-    /// It is settled, and reset.
+    /// Settled, and reset.
     AsNew,
-    /// Its connection is closed, once the server no longer works there: it would go on behind the close, outside of all limits.
+    /// Closed with its connection, once the server no longer works there: it would go on behind the close, outside of all limits.
     Closed,
 }
 
