@@ -1,7 +1,7 @@
 //! Work that a client has left to the server, and that goes on there for as long as it takes unless it is cancelled.
 
 use super::script::{Findings, SESSION, TRANSACTION};
-use crate::harness::protocol_client::{bind, execute, parse, query};
+use crate::harness::protocol_client::{bind, execute, parse, query, tags};
 use crate::harness::{Postgres, ProtocolClient, eventually};
 
 /// Bytes that PostgreSQL collects before it sends them, and those of a row with one column of text beside that.
@@ -75,4 +75,26 @@ fn work_that_clients_have_left_does_not_go_on_outside_of_the_limits() {
         ferry.give_up();
     }
     findings.report();
+}
+
+#[test]
+fn a_client_that_hangs_up_while_it_waits_holds_no_place() {
+    for setup in [SESSION[0], TRANSACTION[0]] {
+        let ferry = setup.start_with(&Postgres::shared().url(), &[("PGFERRY_QUERY_WAIT_TIMEOUT", "10min")]);
+        let mut busy = ferry.session();
+        busy.query("begin");
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let mut raw = ferry.session();
+                raw.send(&query("select 1"));
+                // It sends no more, and still waits for its answer.
+                raw.end();
+                raw
+            })
+            .collect();
+        eventually("they wait", || ferry.report().get("waiting_now") == 3);
+        drop(waiting);
+        eventually("they have gone", || ferry.report().get("waiting_now") == 0);
+        assert_eq!(tags(&busy.query("commit")), "CZ", "{setup:?}");
+    }
 }
