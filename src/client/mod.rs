@@ -6,7 +6,7 @@
 //! - [`client_slots`]: the number of clients that there may be.
 //! - [`client_auth`]: what clients meet first, with [`tls_offer`] and [`secrets`] (`salt_key` makes the salts of roles that have none);
 //!   [`tls_incapable`] is about programs that TLS is not offered to.
-//! - [`presence`]: whether a client is still there.
+//! - [`presence`]: the sign that a waiting client is gone.
 //! - [`error_log`]: what the log tells of errors.
 //! - [`sessions`]: all of them; [`session_handle`] is how others reach one.
 //! - [`cancel`]: requests that reach a session by its [`cancel_key`], or by [`predecessor`] the process before this one.

@@ -16,7 +16,7 @@ pub(super) fn poll_gone(conn: &mut Conn, cx: &mut Context<'_>) -> Poll<()> {
         }
         match ready!(conn.poll_fill(cx)) {
             Ok(1..) => {}
-            Ok(0) if !conn.input.is_empty() && !conn.stream().is_hung_up() => return Poll::Pending,
+            Ok(0) if !conn.input.is_empty() => return conn.stream().poll_hung_up(cx),
             Ok(0) | Err(_) => return Poll::Ready(()),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::End;
 use crate::error::ClientError;
+use crate::track::Request;
 use crate::wire::{StreamPosition, frame};
 
 /// State of the client's half of the stream.
@@ -32,6 +33,8 @@ pub(super) enum Rest {
 pub(super) struct ClientStream {
     position: StreamPosition,
     rest: Rest,
+    /// Request that the current message, or the last one, makes; `None` where it is not known or not sent on.
+    request: Option<Request>,
     pub(super) client: ClientSide,
     /// Reason why the client's stream has ended, if it is told so.
     violation: Option<ClientError>,
@@ -47,9 +50,20 @@ impl ClientStream {
         self.position.is_between()
     }
 
+    /// Returns the request of which part has been sent on, and the rest has not come.
+    pub(super) fn half_request(&self) -> Option<Request> {
+        self.request.filter(|_| self.is_partial())
+    }
+
     /// Notes that a message was taken but for its last `left` bytes, which are treated as `rest` says.
     pub(super) fn begin_rest(&mut self, rest: Rest, left: usize) {
-        (self.rest, self.position) = (rest, StreamPosition::Body(left));
+        (self.rest, self.position, self.request) = (rest, StreamPosition::Body(left), None);
+    }
+
+    /// Notes that `request` is sent on, but for the last `left` bytes of its message.
+    pub(super) fn begin_request(&mut self, request: Request, left: usize) {
+        self.begin_rest(Rest::Forward, left);
+        self.request = Some(request);
     }
 
     /// Takes what `bytes` begin with of the current message, or of a header that begins here. Returns the number of bytes, and how they

@@ -346,7 +346,7 @@ impl Machine<'_> {
         self.pipeline.request_with(incoming.request, ResponseAction::Forward, note);
         self.undo();
         io.from_client.parse(incoming.here);
-        self.client_stream.begin_rest(Rest::Forward, incoming.head.size - incoming.here);
+        self.client_stream.begin_request(incoming.request, incoming.head.size - incoming.here);
     }
 
     /// Sends the message on with another beginning.

@@ -374,6 +374,9 @@ impl<'a> Machine<'a> {
             || self.pipeline.lost()
             // The server has ended the session, with a word that its client may not have waited for.
             || matches!(self.phase, Phase::Leaving | Phase::Ended);
+        if let Some(half) = self.client_stream.half_request() {
+            self.pipeline.withdraw(half);
+        }
         self.server.close_method = match () {
             () if partial || gone => CloseMethod::Silent,
             () if self.pipeline.copying_in() => CloseMethod::CopyFail,

@@ -202,6 +202,18 @@ impl Socket {
         polled.is_err() || socket[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
+    /// Waits until the other end has hung up: it has said before that it sends no more. That is not heard of where the socket is watched for
+    /// room, since there mostly is some.
+    pub(super) fn poll_hung_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_hung_up() {
+            return Poll::Ready(());
+        }
+        match self.watched() {
+            Ok(watched) if !self.for_room => watched.poll_write_ready(cx).map(drop),
+            _ => Poll::Pending,
+        }
+    }
+
     /// Returns the number of bytes that have arrived, one at most, without taking any.
     pub(super) fn peek(&self) -> io::Result<usize> {
         let mut one = [0];
@@ -321,6 +333,18 @@ mod tests {
             read
         });
         assert_eq!(waits.await.expect("read"), 5);
+    }
+
+    #[tokio::test]
+    async fn it_is_heard_that_the_other_end_hangs_up() {
+        let (socket, theirs) = unix();
+        theirs.shutdown(std::net::Shutdown::Write).expect("shut down");
+        assert_eq!(poll_fn(|cx| socket.poll_read(cx, &mut [0; 100][..])).await.expect("the end"), 0);
+        let mut hung_up = std::pin::pin!(poll_fn(|cx| socket.poll_hung_up(cx)));
+        let waited = tokio::time::timeout(Duration::from_millis(20), hung_up.as_mut()).await;
+        assert!(waited.is_err(), "it still reads");
+        drop(theirs);
+        hung_up.await;
     }
 
     #[tokio::test]

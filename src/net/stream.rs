@@ -227,6 +227,11 @@ impl Stream {
         self.socket.is_hung_up()
     }
 
+    /// Waits until the other end, which sends no more, is gone altogether, as far as that is heard of.
+    pub(crate) fn poll_hung_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.socket.poll_hung_up(cx)
+    }
+
     /// Returns whether something has arrived, be it the end: one look at the socket itself, nothing is taken.
     #[must_use]
     pub(crate) fn has_arrived(&self) -> bool {

@@ -30,6 +30,12 @@ pub struct LastRequest {
 }
 
 impl LastRequest {
+    /// The last of the requests in `pipeline`, where nothing more is sent.
+    #[must_use]
+    pub fn of(pipeline: &Pipeline) -> Self {
+        Self { own: 0, unsynced: usize::from(pipeline.unsynced()) }
+    }
+
     /// Returns whether the server has come to it, so that it may be cancelled: what stands behind one that is cancelled would be carried
     /// out without it, outside of the transaction if that is a `BEGIN`.
     #[must_use]
@@ -57,7 +63,7 @@ pub fn put_end_of_work(pipeline: &mut Pipeline, out: &mut Vec<u8>) -> LastReques
         frontend::put_copy_fail(out, "the client is gone");
         pipeline.request(Request::CopyEnd, ResponseAction::Swallow);
     }
-    let (readies, unsynced) = (pipeline.owed_readies(), usize::from(pipeline.unsynced()));
+    let (readies, last) = (pipeline.owed_readies(), LastRequest::of(pipeline));
     if pipeline.unsynced() {
         // Without a Sync its client's work is not committed; a Sync alone would.
         frontend::put_query(out, b"ROLLBACK");
@@ -67,7 +73,7 @@ pub fn put_end_of_work(pipeline: &mut Pipeline, out: &mut Vec<u8>) -> LastReques
         // After an error the server discards everything up to a Sync, that ROLLBACK too.
         put_sync(pipeline, out);
     }
-    LastRequest { own: pipeline.owed_readies() - readies, unsynced }
+    LastRequest { own: pipeline.owed_readies() - readies, ..last }
 }
 
 /// Drops answers that pgferry has made up: they are for a client that is gone.

@@ -12,6 +12,7 @@
 
 mod copy_in;
 mod discarded;
+mod owing;
 
 use std::collections::VecDeque;
 
@@ -193,14 +194,6 @@ impl Pipeline {
     #[must_use]
     pub fn at_stake(&self) -> bool {
         self.synced_stakes > 0
-    }
-
-    /// Returns whether behind the first `ahead` that are owed there is an extended request that no `Sync` has followed: if it fails,
-    /// what is sent now is discarded.
-    #[must_use]
-    pub fn owes_unsynced(&self, ahead: usize) -> bool {
-        let behind = self.queue.range(ahead.min(self.queue.len())..);
-        behind.rev().take_while(|entry| entry.request != Request::Sync).any(|entry| entry.request.is_extended())
     }
 
     /// Returns whether a request that is owed changes the unnamed statements.
@@ -394,22 +387,10 @@ impl Pipeline {
         front.is_some_and(|note| note.describes.is_some())
     }
 
-    /// Number of requests that are owed.
-    #[must_use]
-    pub fn owed(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Bytes of texts that are kept for requests that are owed.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
         self.kept_bytes
-    }
-
-    /// Number of `ReadyForQuery`s that are owed.
-    #[must_use]
-    pub fn owed_readies(&self) -> usize {
-        self.readies
     }
 
     /// Returns whether all that is owed behind the next `n` answers is synthesized.

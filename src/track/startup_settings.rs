@@ -10,7 +10,7 @@ use super::setting_overrides::SettingOverrides;
 use super::source_settings;
 
 /// Settings that can't be made behind the login, that are another thing there, or that pgferry must know of a connection.
-const ONLY_AT_LOGIN: [&str; 20] = [
+const ONLY_AT_LOGIN: [&str; 21] = [
     "allow_system_table_mods",
     "default_transaction_read_only",
     "idle_session_timeout",
@@ -28,6 +28,8 @@ const ONLY_AT_LOGIN: [&str; 20] = [
     "session_preload_libraries",
     "session_replication_role",
     "temp_buffers",
+    // At a login, names of tablespaces that are not there, or not for the role, are passed over.
+    "temp_tablespaces",
     "transaction_deferrable",
     "transaction_isolation",
     "transaction_read_only",
@@ -326,7 +328,8 @@ mod tests {
             ("log_min_duration_statement", "5s"),
             ("deadlock_timeout", "5s"),
             ("role", "reader"),
-            ("temp_tablespaces", "a,b"),
+            ("temp_tablespaces", "fast"),
+            ("app.list", "a,b"),
             ("app.name", "Zürich"),
             ("_pq_.some", "x"),
         ]);
@@ -336,7 +339,7 @@ mod tests {
         );
         let only_at_login = ["log_connections", "log_min_duration_statement", "deadlock_timeout", "role"];
         assert_eq!(key[..4], only_at_login);
-        assert_eq!(key[4..], ["temp_tablespaces", "app.name", "_pq_.some"]);
+        assert_eq!(key[4..], ["temp_tablespaces", "app.list", "app.name", "_pq_.some"]);
     }
 
     #[test]

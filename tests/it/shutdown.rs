@@ -282,10 +282,10 @@ fn clients_that_say_nothing_do_not_hold_up_the_end() {
     let key = welcome.iter().find(|message| message.tag == b'K').expect("a key").body.clone();
     busy.send(&query("select pg_sleep(60)"));
     ferry.signal(Signal::SIGTERM);
-    for (who, raw) in [("silent", &mut silent), ("asked for its password", &mut asked)] {
+    for (name, raw) in [("silent", &mut silent), ("asked for its password", &mut asked)] {
         let messages = raw.read_to_end();
-        assert_eq!(tags(&messages), "E", "{who}");
-        assert_eq!(messages[0].field(b'C'), "57P03", "{who}");
+        assert_eq!(tags(&messages), "E", "{name}");
+        assert_eq!(messages[0].field(b'C'), "57P03", "{name}");
     }
     drop((silent, encrypts, asked));
     // A request to cancel what keeps the process from ending is heard.

@@ -230,8 +230,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Waits until the client has sent more, unless its session is to end, for as long as it may be idle: in transaction mode no
-    /// server sees that. Returns what is wanted of its tentative lease, if that came first.
+    /// Waits until the client has sent more, unless its session is to end, for as long as it may be idle: it has no connection on which
+    /// a server would see that. Returns what is wanted of its tentative lease, if that came first.
     async fn wait_for_more(&mut self) -> Result<Option<Recall>, SessionEnd> {
         if self.handle.is_killed() {
             return Err(SessionEnd::Tell(killed()));
@@ -254,9 +254,6 @@ impl<'a> Session<'a> {
 
     /// Returns the client's own `idle_session_timeout`, set by `SET` or in its startup packet.
     fn idle_limit(&self) -> Option<Duration> {
-        if self.mode == Mode::Session && self.tentative.is_none() && self.state.work > 0 {
-            return None;
-        }
         let kept = self.state.settings.kept();
         if kept.mentions(IDLE_SESSION_TIMEOUT) {
             kept.time(IDLE_SESSION_TIMEOUT)

@@ -304,3 +304,18 @@ proptest! {
         prop_assert!(p.settled());
     }
 }
+
+#[test]
+fn a_request_of_which_the_server_has_a_part_is_not_owed() {
+    use Request::{Bind, CopyData, Execute, Parse, Query};
+    let of = |requests: &[Request], half: Request| {
+        let mut p = Pipeline::new();
+        ask(&mut p, requests);
+        p.withdraw(half);
+        (p.owed(), p.owed_readies(), p.unsynced())
+    };
+    assert_eq!(of(&[Query, Bind], Bind), (1, 1, false));
+    assert_eq!(of(&[Parse, Bind, Execute, Query], Query), (3, 0, true));
+    assert_eq!(of(&[Query], CopyData), (1, 1, false), "none that is answered");
+    assert_eq!(of(&[Query], Query), (0, 0, false));
+}

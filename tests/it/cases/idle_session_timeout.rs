@@ -1,8 +1,8 @@
 //! Time limits that a client sets for itself end its session as they do directly.
 
 use super::script::{A, B, DEFAULTS, Params, Script, TRANSACTION, compare, step};
-use crate::harness::Postgres;
-use crate::harness::protocol_client::sync;
+use crate::harness::protocol_client::{query, startup, sync, tags};
+use crate::harness::{Pgferry, Postgres};
 
 const AT_START: Params = &[("options", "-c idle_session_timeout=300ms")];
 
@@ -58,4 +58,26 @@ fn idle_in_transaction_session_timeout_ends_the_client_that_set_it() {
     ];
     compare(Postgres::shared(), &TRANSACTION, &scripts);
     compare(Postgres::shared(), &[DEFAULTS[1]], &scripts);
+}
+
+/// It has no connection by then, in session mode too.
+#[test]
+fn a_client_whose_request_was_refused_may_not_be_idle_for_longer() {
+    if Postgres::shared().version() < 14 {
+        return;
+    }
+    for mode in ["session", "transaction"] {
+        let env = [("PGFERRY_QUERY_WAIT_TIMEOUT", "100ms")];
+        let ferry = Pgferry::start_with(&Postgres::shared().url(), &["--pool-mode", mode, "--pool-size", "1"], &env);
+        let [mut busy, mut refused] = [ferry.raw(), ferry.raw()];
+        for raw in [&mut busy, &mut refused] {
+            raw.send(&startup(&[&[("user", "trust_user"), ("database", "postgres")], AT_START].concat()));
+            assert!(tags(&raw.until_ready()).ends_with('Z'));
+        }
+        busy.query("begin");
+        refused.send(&query("select 1"));
+        let messages = refused.read_to_end();
+        assert_eq!(tags(&messages), "EZE", "{mode}");
+        assert_eq!(messages[2].field(b'C'), "57P05", "{mode}");
+    }
 }

@@ -1,5 +1,6 @@
 //! What clients of PostgreSQL rely on, as scripts that must give the same directly and through pgferry.
 
+mod abandoned_work;
 mod administration;
 mod at_most_once;
 mod bounded_memory;
