@@ -63,9 +63,15 @@ impl Machine<'_> {
         Some(Describes { server: of.server, client: Some((Arc::clone(&of.name), of.statement)) })
     }
 
-    /// The commands that running a portal runs, where that is known, and what becomes of the transaction.
-    pub(super) fn run_by_portal(&self, portal: &[u8]) -> (Option<Commands>, TransactionFate) {
-        let known = self.portals.iter().find(|known| known.is_named(portal));
-        known.map_or_else(Default::default, |portal| (portal.commands.clone(), portal.transaction))
+    /// The commands that running a portal runs, where that is known, and what becomes of the transaction. One that resets settings runs
+    /// once (`PortalRun` in `src/backend/tcop/pquery.c`): what is run by its name then is a cursor of SQL's.
+    pub(super) fn run_by_portal(&mut self, portal: &[u8]) -> (Option<Commands>, TransactionFate) {
+        let Some(portal) = self.portals.iter_mut().find(|known| known.is_named(portal)) else {
+            return Default::default();
+        };
+        let resets = |commands: &Commands| commands.iter().any(|placed| placed.command.resets());
+        let commands = portal.commands.clone();
+        portal.commands.take_if(|commands| resets(commands));
+        (commands, portal.transaction)
     }
 }

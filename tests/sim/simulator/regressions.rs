@@ -782,6 +782,14 @@ const FOUND: &[(&str, &str)] = &[
      client half_close
      [Q('rollback') Q('show search_path')]",
     ),
+    (
+        "a cursor with the name of a portal that has run a RESET",
+        "setup mode=transaction reset=auto connections=1 step=40
+     client half_close
+     {options= -c a.b=}
+     [Q('begin') P('','reset all') B(k,'') E(k,0) Q('close k') Q('declare k cursor for select * from v') Q('set a.b = ''one''') E(k,0) S] |
+     [Q('show a.b')]",
+    ),
 ];
 
 #[test]
