@@ -207,7 +207,10 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         let text = text.to_ascii_lowercase();
         ["standard_conforming_strings", "client_encoding", "names "].iter().any(|setting| text.contains(setting))
     };
-    let sets_transaction = |text: &str| text.to_ascii_lowercase().contains("set transaction");
+    let sets_transaction = |text: &str| {
+        // A `BEGIN` in a transaction sets what it is like.
+        ["set transaction", "read write", "isolation level"].iter().any(|sets| text.to_ascii_lowercase().contains(sets))
+    };
     if case.setup.mode == Mode::Transaction
         && told(&["ERROR 25001"])
         && (says(member, sets_lexis) || says(member, sets_transaction))
@@ -223,6 +226,27 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
     };
     if case.setup.mode == Mode::Transaction && is_too_late && says(member, begins) {
         // Behind a text that is prepared already nothing has been asked of the server: a stated limit.
+        return Told::OfFaults;
+    }
+    let is_unread = |text: &str| {
+        let lower = text.to_ascii_lowercase();
+        text.len() > case.setup.text && ["deallocate", "execute"].iter().any(|verb| lower.contains(verb))
+    };
+    if case.setup.mode == Mode::Transaction && told(&["ERROR 26000"]) && says(member, is_unread) {
+        // By a text that is not read a driver's statement is not found: a stated limit.
+        return Told::OfFaults;
+    }
+    let is_of_type = |seen: Option<&Seen>| seen.is_some_and(|seen| is_one_of(seen, &["ERROR 08P01", "ERROR 22P03"]));
+    if case.alters() && binds_formats(member) && (is_of_type(seen) || is_of_type(expected.seen.get(at))) {
+        // A column's type is another one than alone, and so is the length of its values.
+        return Told::OfFaults;
+    }
+    if told(&["ERROR 23505"]) && binds_formats(member) {
+        // Others have such a token too.
+        return Told::OfFaults;
+    }
+    if case.setup.version >= 18 && queries_unsynced(member) && says(member, |text| text.contains("code.")) {
+        // A question about settings ends the transaction that such a server leaves open behind a query: a stated limit.
         return Told::OfFaults;
     }
     let needs_block = expected.seen.get(at).is_some_and(|seen| is_one_of(seen, &["ERROR 25P01"]));
@@ -337,6 +361,23 @@ fn texts(member: &Member) -> impl Iterator<Item = &str> {
         Message::Query(statements) => statements.iter().map(String::as_str).collect(),
         Message::Parse { text, .. } => vec![text.as_str()],
         _ => Vec::new(),
+    })
+}
+
+/// Whether a client sends values in formats of its choice.
+fn binds_formats(member: &Member) -> bool {
+    let mut messages = member.script.writes.iter().flat_map(|write| &write.messages);
+    messages.any(|message| matches!(message, Message::Formatted { .. }))
+}
+
+/// Whether a client sends a simple query behind requests of the extended protocol without a `Sync` between them.
+fn queries_unsynced(member: &Member) -> bool {
+    let mut unsynced = false;
+    member.script.writes.iter().flat_map(|write| &write.messages).any(|message| {
+        let queries = matches!(message, Message::Query(_));
+        let behind = queries && unsynced;
+        unsynced = !queries && !matches!(message, Message::Sync);
+        behind
     })
 }
 
