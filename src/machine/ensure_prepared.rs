@@ -20,6 +20,9 @@ use crate::wire::{backend, frontend};
 /// Number of names that are remembered that a client has given up, for the sake of errors that may still come.
 const MAX_FORMER_NAMES: usize = 256;
 
+/// Number of statements that are remembered to stand in for others. Older ones are prepared anew where they are wanted again.
+const MAX_VARIANTS: usize = 1024;
+
 /// The rest of a `Parse` of an empty text without parameters.
 const EMPTY: &[u8] = b"\0\0\0";
 
@@ -64,16 +67,24 @@ impl Aliases {
 
     /// Notes that `statement` stands in for the one with number `of`.
     pub(super) fn stands_for(&mut self, statement: &Arc<Statement>, of: u64) {
-        if !self.variants.iter().any(|known| known.statement.id == statement.id) {
-            self.variants.push(Variant { of, statement: Arc::clone(statement), for_transaction: false });
-        }
+        self.add_variant(Variant { of, statement: Arc::clone(statement), for_transaction: false });
     }
 
-    /// The variant of the statement with number `of` that has this text.
-    fn with_text(&self, of: u64, text: &ParsedQuery) -> Option<Arc<Statement>> {
+    fn add_variant(&mut self, variant: Variant) {
+        if self.variants.iter().any(|known| known.statement.id == variant.statement.id) {
+            return;
+        }
+        if self.variants.len() >= MAX_VARIANTS {
+            self.variants.drain(..MAX_VARIANTS / 2);
+        }
+        self.variants.push(variant);
+    }
+
+    /// The variants of the statement with number `of` that have this text.
+    fn with_text(&self, of: u64, text: &ParsedQuery) -> impl Iterator<Item = &Arc<Statement>> {
         let has_text = |statement: &Statement| statement.text.as_ref().is_some_and(|known| known.body == text.body);
-        let known = self.variants.iter().find(|variant| variant.of == of && has_text(&variant.statement))?;
-        Some(Arc::clone(&known.statement))
+        let those = self.variants.iter().filter(move |variant| variant.of == of && has_text(&variant.statement));
+        those.map(|variant| &variant.statement)
     }
 
     /// Returns whether `DEALLOCATE` may free something that it has not freed so far.
@@ -219,8 +230,9 @@ impl Machine<'_> {
         }
         let Some(typed) = text.typed(&told) else { return Prepare::Ready(here) };
         let typed = Arc::new(typed);
-        let known = self.aliases.with_text(statement.id, &typed).filter(|known| self.server.prepared.has(known));
-        let variant = known.unwrap_or_else(|| {
+        // Earlier ones may have been closed to make room.
+        let known = self.aliases.with_text(statement.id, &typed).find(|known| self.server.prepared.has(known));
+        let variant = known.cloned().unwrap_or_else(|| {
             let (context, params) = (here.parse_context.as_ref(), &here.params);
             self.context.statements.intern(context, params, &typed.body, || Arc::clone(&typed))
         });
@@ -278,10 +290,10 @@ impl Machine<'_> {
                 let named = NamedStatement { statement: Arc::clone(&variant), ..named.clone() };
                 self.client.names.set(name.unwrap_or_default(), Some(named));
             }
-            _ if !same && !self.aliases.variants.iter().any(|known| known.statement.id == variant.id) => {
+            _ if !same => {
                 let for_transaction = parse_context.is_none();
                 let variant = Variant { of: statement.id, statement: Arc::clone(&variant), for_transaction };
-                self.aliases.variants.push(variant);
+                self.aliases.add_variant(variant);
             }
             _ => {}
         }

@@ -262,6 +262,7 @@ impl Machine<'_> {
     fn forward(&mut self, io: &mut Buffers<'_>, incoming: Incoming) -> Sent {
         if self.pipeline.would_discard(incoming.request) {
             // The client has been told of the error behind the answers to all else, as if this had failed.
+            flush_forwarded(io);
             frontend::put_sync(io.to_server);
             self.pipeline.request(Request::Sync, ResponseAction::Forward);
             self.drop_message(io, incoming);

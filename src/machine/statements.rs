@@ -465,7 +465,7 @@ impl Machine<'_> {
                 self.client.mark_unknown();
             }
         } else if list.iter().any(|placed| placed.command == SessionCommand::DiscardAll)
-            || (effects.unknown_settings.outlast_transaction()
+            || ((effects.unknown_settings.outlast_transaction() || effects.pins.contains(Pins::UNANALYZED))
                 && !self.wrongly_reset(&SessionCommand::DiscardAll).is_empty())
         {
             // What follows is not undone by it; and what it resets is corrected before anything else runs.

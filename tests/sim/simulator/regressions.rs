@@ -790,6 +790,35 @@ const FOUND: &[(&str, &str)] = &[
      [Q('begin') P('','reset all') B(k,'') E(k,0) Q('close k') Q('declare k cursor for select * from v') Q('set a.b = ''one''') E(k,0) S] |
      [Q('show a.b')]",
     ),
+    (
+        "a statement with the types that its client was told, closed to make room while it is used",
+        "setup version=12 mode=transaction reset=auto code=anything connections=2 dialling=1 buffer=4096 text=1048576 statements=3 statement_bytes=60 client_bytes=16777216 socket=100000 step=0 patience=0 patient=true faults=false pin=auto refusals=false janitor=0 idle=0 lifetime=0
+     fault 120 alter
+     client hang_up
+     [Q('COPY NOPE FROM STDIN /* behind */') d('dup0_1\\n') P(c,'insert into u(token, n) values (''counted'', $1)') D(S,c) S P(a,'insert into t(token) values ($1) returning token, 5') D(S,a) S C(S,'') S]
+     [Q('select nope')]
+     [Q('alter table pg_temp.x alter column a type text')]
+     [B('',c,'0') B('',a) S b('',c)]
+     client half_close
+     {options= -c a.b= -c c.d=}
+     [C(S,'') Q('COPY NOPE FROM STDIN /* behind */') d('k1_1\\n') P(c,'insert into u(token, n) values (''counted'', $1)') D(S,c) S P(a,'insert into t(token) values ($1) returning token, 5') D(S,a) S S] |
+     [Q('select nope')] |
+     [Q('alter table pg_temp.x alter column a type text') Q('create or replace function pg_temp.f() returns int language sql begin atomic select ''reset all''::text;select 3;end')]
+     [d('dup1_0\\t1\\t2\\n') d('k1_3\\n')] |
+     [B(k,b) S B('',c,'1') S P(a,'alter table pg_temp.x alter column a type text\\n') B('',a) S b('',c)]
+     [S] |
+     [Q('rollback')] |
+     [] |
+     [Q('select current_setting(''a.b'', true), current_setting(''c.d'', true), current_user')]
+     client hang_up
+     {options= -c a.b= -c c.d=}
+     [Q('select code.set(''application_name'', ''hid'') /* behind */')]
+     [] |
+     [S] |
+     [Q('rollback')] |
+     [Q('show search_path;show datestyle;show client_encoding;show timezone;show application_name;show work_mem -- behind\\n;show standard_conforming_strings;show default_transaction_read_only;show default_transaction_isolation;show intervalstyle;show extra_float_digits')] |
+     [] |",
+    ),
 ];
 
 #[test]
