@@ -9,7 +9,7 @@
 //! - `preparation`: what goes in front of a client's first message.
 //! - `first_bytes`: what is unread again where the server has not come to it.
 //! - `from_client`: walks the client's messages, in which `client_stream` is the position; `statements`, `unnamed` and
-//!   `ensure_prepared` give statements the names they have on the connection.
+//!   `ensure_prepared` give statements the names they have on the connection (`aliases`).
 //! - `from_server`: walks the server's messages; `errors` edits errors.
 //! - `portals`: what those were made of.
 //! - `session_sync`: what statements do to the session: the settings that they set (`announced_settings`), what becomes of
@@ -21,6 +21,7 @@
 //! - [`refusal`]: answers requests for which there is no connection.
 
 mod administration;
+mod aliases;
 mod announced_settings;
 mod boundary;
 mod client_stream;
@@ -133,7 +134,7 @@ pub struct Machine<'a> {
     portals: Vec<Portal>,
     resetting: resetting::Resetting,
     /// Statements of the client that stand under other names for the time being, or did lately.
-    aliases: ensure_prepared::Aliases,
+    aliases: aliases::Aliases,
     first_name: ensure_prepared::FirstName,
     replay: Replay,
     counts: Counts,
@@ -174,7 +175,7 @@ impl<'a> Machine<'a> {
             found_sequences: Sequences::Untouched,
             portals: Vec::new(),
             resetting: resetting::Resetting::default(),
-            aliases: ensure_prepared::Aliases::default(),
+            aliases: aliases::Aliases::default(),
             first_name: ensure_prepared::FirstName::default(),
             replay: Replay::default(),
             counts: Counts::default(),
