@@ -228,6 +228,11 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // Behind a text that is prepared already nothing has been asked of the server: a stated limit.
         return Told::OfFaults;
     }
+    let resets_unread = |text: &str| text.len() > case.setup.text && text.to_ascii_lowercase().contains("reset");
+    if says(member, resets_unread) {
+        // Nothing tells what a text that is not read has reset of settings that the server does not report: a stated limit.
+        return Told::OfFaults;
+    }
     let is_unread = |text: &str| {
         let lower = text.to_ascii_lowercase();
         text.len() > case.setup.text && ["deallocate", "execute"].iter().any(|verb| lower.contains(verb))
