@@ -307,7 +307,8 @@ impl Machine<'_> {
         room[..length].copy_from_slice(&command[..length]);
         let tag = &room[..length];
         let next = if SessionCommand::is_tag(tag) { self.pipeline.next_command(tag) } else { None };
-        if next == Some(SessionCommand::DiscardAll) {
+        // Also where its text was not kept: no code can run it.
+        if tag == b"DISCARD ALL" {
             self.corrections = self.wrongly_reset(&SessionCommand::DiscardAll);
         }
         self.pipeline.response(backend::COMMAND_COMPLETE);

@@ -190,7 +190,8 @@ impl Backend {
             let allowed = self.settings.time("idle_in_transaction_session_timeout");
             self.idle_until = allowed.filter(|_| self.transaction.is_block()).map(|allowed| shared.now + allowed);
         }
-        if !self.transaction.is_any() && self.copy.is_none() {
+        // They are looked for where the server waits for a message (`ProcessClientReadInterrupt`), not where it has got the next one already.
+        if !self.transaction.is_any() && self.copy.is_none() && self.read >= self.input.len() {
             self.tell_notifications(true);
         }
         let message = self.input.get(self.read..).unwrap_or_default();

@@ -188,6 +188,9 @@ impl Backend {
                 done("LOCK TABLE")
             }
             Statement::CreateFunction(name) => {
+                if !shared.prepared.is_empty() {
+                    shared.beyond.push("CREATE FUNCTION where a prepared transaction may have made it");
+                }
                 self.new_schema(shared, false, name)?;
                 done("CREATE FUNCTION")
             }

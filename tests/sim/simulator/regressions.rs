@@ -819,6 +819,13 @@ const FOUND: &[(&str, &str)] = &[
      [Q('show search_path;show datestyle;show client_encoding;show timezone;show application_name;show work_mem -- behind\\n;show standard_conforming_strings;show default_transaction_read_only;show default_transaction_isolation;show intervalstyle;show extra_float_digits')] |
      [] |",
     ),
+    (
+        "a DISCARD ALL of which the text is not kept",
+        "setup mode=transaction reset=never connections=3 client_bytes=40 step=40
+     client half_close
+     {search_path=two}
+     [P(b,'commit and chain') P(c,'discard all') B('',c) E S P(c,'select * from v') D(S,c) S]",
+    ),
 ];
 
 #[test]
