@@ -230,7 +230,9 @@ fn story_difference(real: &mut Real, story: &Story) -> Option<String> {
             return Some(format!("client {client}, message {at}\n model: {left}\nserver: {right}"));
         }
     }
-    (model_rows != server_rows).then(|| format!("rows\n model: {model_rows:?}\nserver: {server_rows:?}"))
+    // Prepared transactions are rolled back before the rows are read, and let those go on that wait for them.
+    (!cluster.has_prepared() && model_rows != server_rows)
+        .then(|| format!("rows\n model: {model_rows:?}\nserver: {server_rows:?}"))
 }
 
 /// The shortest story found that still shows a difference.

@@ -281,6 +281,11 @@ impl Cluster {
         self.shared.locks.raced()
     }
 
+    /// Whether prepared transactions are left, which others may wait for.
+    pub fn has_prepared(&self) -> bool {
+        !self.shared.prepared.is_empty()
+    }
+
     /// What one backend's work means to others: signals, notifications, locks.
     fn settle(&mut self) {
         loop {

@@ -22,6 +22,13 @@ impl Backend {
     pub fn simple_query(&mut self, shared: &mut Shared, text: &str) -> Result<(), Stop> {
         self.begin_command(shared)?;
         self.unnamed = None;
+        let is_suspended =
+            |portal: &Portal| portal.strategy == Strategy::OneReturning && portal.position > 0 && !portal.at_end;
+        if self.portals.values().any(is_suspended) {
+            shared
+                .beyond
+                .push("a query behind INSERT … RETURNING with rows still to come, which does not see them yet");
+        }
         let statements = shared.parse(text, self.settings.escapes())?;
         self.texts = Some(Texts { statements, next: 0 });
         self.go_on(shared)

@@ -228,16 +228,14 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // Behind a text that is prepared already nothing has been asked of the server: a stated limit.
         return Told::OfFaults;
     }
-    let resets_unread = |text: &str| text.len() > case.setup.text && text.to_ascii_lowercase().contains("reset");
-    if says(member, resets_unread) {
+    if says_unread(member, case, &["reset"]) {
         // Nothing tells what a text that is not read has reset of settings that the server does not report: a stated limit.
         return Told::OfFaults;
     }
-    let is_unread = |text: &str| {
-        let lower = text.to_ascii_lowercase();
-        text.len() > case.setup.text && ["deallocate", "execute"].iter().any(|verb| lower.contains(verb))
-    };
-    if case.setup.mode == Mode::Transaction && told(&["ERROR 26000"]) && says(member, is_unread) {
+    if case.setup.mode == Mode::Transaction
+        && told(&["ERROR 26000"])
+        && says_unread(member, case, &["deallocate", "execute"])
+    {
         // By a text that is not read a driver's statement is not found: a stated limit.
         return Told::OfFaults;
     }
@@ -366,6 +364,19 @@ fn texts(member: &Member) -> impl Iterator<Item = &str> {
         Message::Query(statements) => statements.iter().map(String::as_str).collect(),
         Message::Parse { text, .. } => vec![text.as_str()],
         _ => Vec::new(),
+    })
+}
+
+/// Whether a client says one of `words` in a text that is too long to be read.
+fn says_unread(member: &Member, case: &Case, words: &[&str]) -> bool {
+    let mut messages = member.script.writes.iter().flat_map(|write| &write.messages);
+    messages.any(|message| {
+        let text = match message {
+            Message::Query(statements) => statements.join(";"),
+            Message::Parse { text, .. } => text.clone(),
+            _ => String::new(),
+        };
+        text.len() > case.setup.text && words.iter().any(|word| text.to_ascii_lowercase().contains(word))
     })
 }
 
