@@ -1,5 +1,8 @@
 //! What the log says of the process as a whole.
 
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::client::Shared;
@@ -17,6 +20,12 @@ pub(super) fn announce(settings: &Settings, listeners: &[String]) {
         settings.pool.pool_size,
         settings.pool.max_upstream.map_or("as many as the server has".to_owned(), |most| format!("{most} over all"))
     );
+}
+
+/// Warns of passwords that the settings name and that are not there. Nothing waits for the file systems that they are on.
+pub(super) fn advise_on_passwords(shared: &Shared) {
+    let server_side = Arc::clone(&shared.server_side);
+    spawn_blocking(move || advise(&server_side.config.upstream_targets().missing_passwords()));
 }
 
 /// Warns of what an operator had better know.

@@ -132,9 +132,7 @@ pub(crate) async fn run(settings: Settings, context: ServerContext) -> Result<()
     let names: Vec<_> = bound.iter().map(|bound| bound.name().to_owned()).collect();
     banner::announce(&shared.settings(), &names);
     banner::advise(&shared.settings().advice());
-    let server_side = Arc::clone(&shared.server_side);
-    // Nothing waits for the file systems that they are on.
-    spawn_blocking(move || banner::advise(&server_side.config.upstream_targets().missing_passwords()));
+    banner::advise_on_passwords(&shared);
     reload::warm_up(&shared);
     tokio::spawn(Arc::clone(&shared.pools).janitor());
     tokio::spawn(stats_log::log(Arc::clone(&shared)));

@@ -178,6 +178,7 @@ impl ReloadableServer {
         }
         info!("settings reloaded; changed: {}", list(&live));
         banner::advise(&advice);
+        banner::advise_on_passwords(shared);
         said
     }
 
@@ -262,7 +263,6 @@ fn make(
     let told = old.advice();
     let mut advice = settings.advice();
     advice.retain(|line| !told.contains(line));
-    advice.extend(upstream_targets.missing_passwords());
     Ok(Made { settings, on_top, upstream_targets, client_auth, bound, admin, live, restart, advice })
 }
 

@@ -136,7 +136,9 @@ impl ServerStatementCache {
         if self.map.len() <= limits.count && self.bytes <= limits.bytes {
             return None;
         }
-        let unused = self.map.iter().filter(|(id, held)| held.used <= self.began && !only_here(**id));
+        // One with a text can be prepared again: few are asked about.
+        let stays = |id: u64, held: &PreparedStatement| held.size == 0 && only_here(id);
+        let unused = self.map.iter().filter(|(id, held)| held.used <= self.began && !stays(**id, held));
         unused.min_by_key(|(_, held)| held.used).map(|(&id, _)| id)
     }
 

@@ -6,7 +6,8 @@ use crate::track::Request;
 impl Pipeline {
     /// Notes that the last request, where that is a `request`, is never sent whole: the server does not come to it. Nothing else is sent.
     pub fn withdraw(&mut self, request: Request) {
-        if self.queue.back().is_some_and(|entry| entry.request == request) {
+        // Where the server discards it, it is not in the queue.
+        if !self.skipping() && self.queue.back().is_some_and(|entry| entry.request == request) {
             self.queue.pop_back();
             self.prompted = self.prompted.min(self.queue.len());
             let unsynced = self.queue.iter().rev().take_while(|entry| !entry.request.ends_ready());
