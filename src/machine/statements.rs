@@ -440,10 +440,6 @@ impl Machine<'_> {
         self.client.in_force.ran(commands.as_deref().unwrap_or_default());
         self.note_fate(transaction);
         let Some(commands) = commands else {
-            if transaction == TransactionFate::MayEnd {
-                // It may be a text that is not kept: its answer tells what it has done.
-                self.gate = Gate::Answers;
-            }
             self.pass(io, incoming, None);
             return Sent::Done;
         };
