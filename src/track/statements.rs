@@ -456,8 +456,6 @@ mod tests {
         assert_eq!(prepared.excess(limits(4, 40), |_| false), None);
         assert_eq!(prepared.excess(limits(3, 40), |_| false), Some(statements[1].id));
         assert_eq!(prepared.excess(limits(9, 39), |_| false), Some(statements[1].id));
-        let other = prepared.excess(limits(9, 39), |id| id == statements[1].id);
-        assert!(other.is_some_and(|id| id != statements[1].id), "one that can't be prepared again stays");
         let held = prepared.remove(statements[1].id).expect("it was there");
         assert_eq!((prepared.len(), prepared.bytes), (3, 30));
         prepared.undo(&mut Rollback { closed: Some((statements[1].id, held)), ..Rollback::default() });
@@ -469,5 +467,14 @@ mod tests {
         assert_eq!(prepared.excess(limits(9, 5), |_| false), None, "the one that is used now stays");
         prepared.begin_message();
         assert_eq!(prepared.excess(limits(9, 5), |_| false), Some(statements[0].id));
+        let unkept = cache.uncached();
+        prepared.clear();
+        for statement in [&unkept, &statements[0]] {
+            prepared.add(statement, Standing::Trusted);
+        }
+        prepared.begin_message();
+        let other = prepared.excess(limits(1, 99), |id| id == unkept.id);
+        assert_eq!(other, Some(statements[0].id), "one that can't be prepared again stays");
+        assert_eq!(prepared.excess(limits(1, 99), |_| false), Some(unkept.id), "unless no client has a name for it");
     }
 }
