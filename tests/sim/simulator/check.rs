@@ -358,9 +358,14 @@ fn says(member: &Member, is: impl Fn(&str) -> bool) -> bool {
     texts(member).any(is)
 }
 
+/// What a client sends.
+fn messages(member: &Member) -> impl Iterator<Item = &Message> {
+    member.script.writes.iter().flat_map(|write| &write.messages)
+}
+
 /// The texts of a client.
 fn texts(member: &Member) -> impl Iterator<Item = &str> {
-    member.script.writes.iter().flat_map(|write| &write.messages).flat_map(|message| match message {
+    messages(member).flat_map(|message| match message {
         Message::Query(statements) => statements.iter().map(String::as_str).collect(),
         Message::Parse { text, .. } => vec![text.as_str()],
         _ => Vec::new(),
@@ -369,8 +374,7 @@ fn texts(member: &Member) -> impl Iterator<Item = &str> {
 
 /// Whether a client says one of `words` in a text that is too long to be read.
 fn says_unread(member: &Member, case: &Case, words: &[&str]) -> bool {
-    let mut messages = member.script.writes.iter().flat_map(|write| &write.messages);
-    messages.any(|message| {
+    messages(member).any(|message| {
         let text = match message {
             Message::Query(statements) => statements.join(";"),
             Message::Parse { text, .. } => text.clone(),
@@ -382,14 +386,13 @@ fn says_unread(member: &Member, case: &Case, words: &[&str]) -> bool {
 
 /// Whether a client sends values in formats of its choice.
 fn binds_formats(member: &Member) -> bool {
-    let mut messages = member.script.writes.iter().flat_map(|write| &write.messages);
-    messages.any(|message| matches!(message, Message::Formatted { .. }))
+    messages(member).any(|message| matches!(message, Message::Formatted { .. }))
 }
 
 /// Whether a client sends a simple query behind requests of the extended protocol without a `Sync` between them.
 fn queries_unsynced(member: &Member) -> bool {
     let mut unsynced = false;
-    member.script.writes.iter().flat_map(|write| &write.messages).any(|message| {
+    messages(member).any(|message| {
         let queries = matches!(message, Message::Query(_));
         let behind = queries && unsynced;
         unsynced = !queries && !matches!(message, Message::Sync);
@@ -400,7 +403,7 @@ fn queries_unsynced(member: &Member) -> bool {
 /// Whether a client sends anything else behind copy data that it does not end. Where the copy is an extended request's, and the first such
 /// message no `Sync`, all up to the next `Sync` is discarded, whether the data had failed before or not: nothing is in doubt.
 fn interrupts_copy(member: &Member) -> bool {
-    let messages = member.script.writes.iter().flat_map(|write| &write.messages);
+    let messages = messages(member);
     let messages: Vec<_> = messages.filter(|message| !matches!(message, Message::Flush)).collect();
     let is_of_copy =
         |message: &Message| matches!(message, Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_));
