@@ -12,7 +12,7 @@ use crate::config::{CONSOLE, Endpoint, Reset, Settings};
 use crate::net::tls::TlsSession;
 use crate::net::{BufferPool, Conn};
 use crate::track::server_state::CloseMethod;
-use crate::track::session_code::{Answer, Due, Reach, SessionCode};
+use crate::track::session_code::{Due, Reach, SessionCode};
 use crate::upstream::Secret;
 use crate::upstream::conn_info::Birth;
 use crate::upstream::counters::Counters;
@@ -195,12 +195,10 @@ async fn look(conn: &mut Conn, settings: &Settings) -> Result<(Vec<String>, f64,
 async fn look_at_code(conn: &mut Conn, settings: &Settings) -> Option<DatabaseCode> {
     let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
     let inquiry = code.claim(Due::Unknown, now)?;
-    let limit = settings.timeouts.server_connect_timeout;
-    let answer = match timeout(limit, session_code::ask(conn, &inquiry, &code, |_, _| ())).await {
-        Ok(answer) => answer.ok()?,
-        Err(_) => Answer::Failed("the server did not answer in time".into()),
-    };
-    code.learn(&inquiry, answer);
+    let limit =
+        session_code::Limit { time: settings.timeouts.server_connect_timeout, setting: "server_connect_timeout" };
+    let look = session_code::ask(conn, &inquiry, limit, |_, _| ()).await;
+    inquiry.ends(look.answer, Instant::now());
     let (leaves, because) = session_code::describe(&code);
     let (database, user) = (&settings.upstream.url.database, &settings.upstream.url.user);
     Some(DatabaseCode {

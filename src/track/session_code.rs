@@ -19,11 +19,11 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(4);
 /// After how long without an answer even a connection that clients wait for is used to ask.
 const OVERDUE: Duration = Duration::from_secs(7);
 
-/// Shortest interval at which the catalog is asked: definitions may change one after another.
-const LEAST_INTERVAL: Duration = Duration::from_millis(300);
+/// Shortest rest between two looks: definitions may change one after another.
+const LEAST_REST: Duration = Duration::from_millis(300);
 
-/// Interval before it is asked again after it could not be read.
-const FAILED_INTERVAL: Duration = Duration::from_secs(30);
+/// Rest behind a look that has failed.
+const FAILED_REST: Duration = Duration::from_secs(30);
 
 /// Extent of what code may leave in a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,13 +70,53 @@ pub enum News {
     Failed(String),
 }
 
-/// A look at a catalog that is under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A look at a catalog that is under way: as long as there is one, no other is taken.
+#[derive(Debug)]
 pub struct Inquiry {
+    code: Arc<SessionCode>,
     version: u64,
     at: Instant,
     /// The digest of what is known.
     pub known: Option<Vec<u8>>,
+}
+
+impl Inquiry {
+    /// The code that it is about.
+    #[must_use]
+    pub fn code(&self) -> &SessionCode {
+        &self.code
+    }
+
+    /// Notes at `now` what it has shown, unless definitions have changed since it began. Returns what is to be told of it.
+    pub fn ends(self, answer: Answer, now: Instant) -> Option<News> {
+        let mut state = lock(&self.code.state);
+        state.looks = Looks::Ended { at: now, took: now.saturating_duration_since(self.at) };
+        state.learn(&self, answer)
+    }
+}
+
+impl Drop for Inquiry {
+    fn drop(&mut self) {
+        let mut state = lock(&self.code.state);
+        if state.looks == Looks::UnderWay {
+            // Its connection has ended.
+            state.looks = Looks::Ended { at: self.at, took: Duration::ZERO };
+        }
+    }
+}
+
+/// Looks at a catalog so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Looks {
+    /// None that counts.
+    #[default]
+    None,
+    UnderWay,
+    /// The last one ended then, and took so long.
+    Ended {
+        at: Instant,
+        took: Duration,
+    },
 }
 
 /// Reasons for a look at a catalog.
@@ -107,8 +147,7 @@ struct State {
     found: Option<Finding>,
     /// Time at which the look began that has shown it.
     seen: Option<Instant>,
-    /// Time at which the last look began.
-    asked: Option<Instant>,
+    looks: Looks,
     /// Reason why nothing is known.
     failure: Option<String>,
     /// Result that was logged last.
@@ -135,9 +174,49 @@ impl State {
             Due::Past => INTERVAL,
             Due::Overdue => OVERDUE,
         };
-        let least = if self.failure.is_some() { FAILED_INTERVAL } else { LEAST_INTERVAL };
-        let is_allowed = || self.asked.is_none_or(|at| now.saturating_duration_since(at) >= least);
-        self.changing == 0 && self.age(now).is_none_or(|age| age >= interval) && is_allowed()
+        self.changing == 0 && self.age(now).is_none_or(|age| age >= interval) && self.has_rested(now)
+    }
+
+    /// Returns whether the last look is so long past that the server rests from them at least half of the time.
+    fn has_rested(&self, now: Instant) -> bool {
+        let least = if self.failure.is_some() { FAILED_REST } else { LEAST_REST };
+        match self.looks {
+            Looks::None => true,
+            Looks::UnderWay => false,
+            Looks::Ended { at, took } => now.saturating_duration_since(at) >= least.max(took),
+        }
+    }
+
+    fn learn(&mut self, inquiry: &Inquiry, answer: Answer) -> Option<News> {
+        if self.version != inquiry.version || self.changing > 0 {
+            return None;
+        }
+        let news = match answer {
+            Answer::Same => {
+                self.seen = Some(inquiry.at);
+                return None;
+            }
+            Answer::Found(found) => {
+                if self.found.as_ref().is_none_or(|before| before.digest != found.digest) {
+                    self.version += 1;
+                }
+                let news = News::Found(found.reach, found.culprits.clone());
+                self.failure = None;
+                self.seen = Some(inquiry.at);
+                self.found = Some(found);
+                news
+            }
+            Answer::Failed(why) => {
+                self.outdate();
+                self.failure = Some(why.clone());
+                News::Failed(why)
+            }
+        };
+        let is_news = self.told.as_ref() != Some(&news);
+        is_news.then(|| {
+            self.told = Some(news.clone());
+            news
+        })
     }
 
     /// The version of what is known, if that can't leave just anything.
@@ -173,8 +252,8 @@ impl SessionCode {
     pub fn is_doubtful(&self) {
         let mut state = lock(&self.state);
         state.seen = None;
-        if state.failure.is_none() {
-            state.asked = None;
+        if state.failure.is_none() && state.looks != Looks::UnderWay {
+            state.looks = Looks::None;
         }
     }
 
@@ -182,52 +261,18 @@ impl SessionCode {
     #[must_use]
     pub fn is_overdue(&self, now: Instant) -> bool {
         let state = lock(&self.state);
-        state.asked.is_some() && state.is_due(Due::Overdue, now)
+        state.looks != Looks::None && state.is_due(Due::Overdue, now)
     }
 
-    /// Says whether the caller is to look at the catalog because of `due`; then no other is for the time being.
-    pub fn claim(&self, due: Due, now: Instant) -> Option<Inquiry> {
+    /// Says whether the caller is to look at the catalog because of `due`; then no other is until that has ended.
+    pub fn claim(self: &Arc<Self>, due: Due, now: Instant) -> Option<Inquiry> {
         let mut state = lock(&self.state);
         if !state.is_due(due, now) {
             return None;
         }
-        state.asked = Some(now);
+        state.looks = Looks::UnderWay;
         let known = state.found.as_ref().map(|found| found.digest.clone());
-        Some(Inquiry { version: state.version, at: now, known })
-    }
-
-    /// Notes what a look has shown, unless definitions have changed since it began. Returns what is to be told of it.
-    pub fn learn(&self, inquiry: &Inquiry, answer: Answer) -> Option<News> {
-        let mut state = lock(&self.state);
-        if state.version != inquiry.version || state.changing > 0 {
-            return None;
-        }
-        let news = match answer {
-            Answer::Same => {
-                state.seen = Some(inquiry.at);
-                return None;
-            }
-            Answer::Found(found) => {
-                if state.found.as_ref().is_none_or(|before| before.digest != found.digest) {
-                    state.version += 1;
-                }
-                let news = News::Found(found.reach, found.culprits.clone());
-                state.failure = None;
-                state.seen = Some(inquiry.at);
-                state.found = Some(found);
-                news
-            }
-            Answer::Failed(why) => {
-                state.outdate();
-                state.failure = Some(why.clone());
-                News::Failed(why)
-            }
-        };
-        let is_news = state.told.as_ref() != Some(&news);
-        is_news.then(|| {
-            state.told = Some(news.clone());
-            news
-        })
+        Some(Inquiry { code: Arc::clone(self), version: state.version, at: now, known })
     }
 
     /// Definitions are being changed, until what this gives is dropped. Then they are to be looked at again.
@@ -410,9 +455,9 @@ mod tests {
         Answer::Found(Finding { digest: digest.into(), reach, ..Finding::default() })
     }
 
-    fn look(code: &SessionCode, now: Instant, answer: Answer) {
+    fn look(code: &Arc<SessionCode>, now: Instant, answer: Answer) {
         let inquiry = code.claim(Due::Past, now).expect("it is due");
-        code.learn(&inquiry, answer);
+        inquiry.ends(answer, now);
     }
 
     #[test]
@@ -453,33 +498,50 @@ mod tests {
         own.defines();
         assert_eq!((own.reach(at(4)), other.reach(at(4))), (Reach::Anything, Reach::Anything));
         assert!(code.claim(Due::Unknown, at(5)).is_none(), "it is not over");
-        code.learn(&before, Answer::Same);
+        before.ends(Answer::Same, at(5));
         own.is_settled();
         assert_eq!(other.reach(at(5)), Reach::Anything, "that look began before");
-        look(&code, at(5), found("b", Reach::Nothing));
-        assert_eq!((own.reach(at(5)), other.reach(at(5))), (Reach::Anything, Reach::Anything));
+        look(&code, at(6), found("b", Reach::Nothing));
+        assert_eq!((own.reach(at(6)), other.reach(at(6))), (Reach::Anything, Reach::Anything));
         let mut own = own;
         own.is_as_new();
-        assert_eq!(own.reach(at(5)), Reach::Nothing);
+        assert_eq!(own.reach(at(6)), Reach::Nothing);
         own.defines();
         drop(own);
-        assert!(code.claim(Due::Unknown, at(6)).is_some(), "its connection has ended");
+        assert!(code.claim(Due::Unknown, at(7)).is_some(), "its connection has ended");
     }
 
     #[test]
     fn looks_are_taken_in_turn() {
-        let (code, now) = (SessionCode::default(), Instant::now());
+        let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
         let at = |millis| now + Duration::from_millis(millis);
         assert!(!code.is_overdue(now), "none has been taken");
-        assert!(code.claim(Due::Overdue, now).is_some() && code.claim(Due::Unknown, at(299)).is_none());
+        drop(code.claim(Due::Overdue, now).expect("it is due"));
+        assert!(code.claim(Due::Unknown, at(299)).is_none());
         look(&code, at(300), found("a", Reach::Nothing));
         assert!(code.claim(Due::Past, at(4299)).is_none() && code.claim(Due::Unknown, at(4400)).is_none());
         assert!(code.claim(Due::Overdue, at(7299)).is_none() && code.claim(Due::Overdue, at(7300)).is_some());
     }
 
     #[test]
+    fn slow_looks_take_half_of_the_time_of_one_server_process() {
+        let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
+        let at = |secs| now + Duration::from_secs(secs);
+        let slow = code.claim(Due::Unknown, now).expect("it is due");
+        code.is_doubtful();
+        drop(code.changing());
+        assert!(code.claim(Due::Unknown, at(2)).is_none(), "one is under way");
+        slow.ends(found("a", Reach::Nothing), at(3));
+        assert!(code.found().is_err(), "definitions have changed meanwhile");
+        assert!(code.claim(Due::Unknown, at(5)).is_none());
+        let other = code.claim(Due::Unknown, at(6)).expect("it is due");
+        other.ends(Answer::Failed("no".into()), at(46));
+        assert!(code.claim(Due::Unknown, at(85)).is_none() && code.claim(Due::Unknown, at(86)).is_some());
+    }
+
+    #[test]
     fn a_database_without_connections_is_looked_at_anew_unless_that_has_failed() {
-        let (code, now) = (SessionCode::default(), Instant::now());
+        let (code, now) = (Arc::new(SessionCode::default()), Instant::now());
         look(&code, now, found("a", Reach::Nothing));
         code.is_doubtful();
         look(&code, now, Answer::Failed("it ends the connection".into()));

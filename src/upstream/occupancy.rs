@@ -27,7 +27,7 @@ const UNTOLD: Duration = Duration::from_secs(5);
 
 /// Limits and connections of a server, a row per role, those with most idle ones. `state` and `backend_type` of other roles' connections are hidden
 /// from roles without pg_read_all_stats.
-const QUESTION: &[u8] = b"SELECT pg_catalog.current_setting('max_connections'), \
+const QUESTION: &str = "SELECT pg_catalog.current_setting('max_connections'), \
 pg_catalog.current_setting('superuser_reserved_connections'), \
 coalesce(pg_catalog.current_setting('reserved_connections', true), '0'), \
 pg_catalog.sum(pg_catalog.count(*)) OVER (), \
@@ -100,7 +100,7 @@ impl Occupancy {
     /// # Errors
     /// When the connection is of no use any more.
     pub(crate) async fn ask(conn: &mut Conn, reported: impl FnMut(&[u8], &[u8])) -> Result<Option<Self>, RecvError> {
-        frontend::put_query(&mut conn.output, QUESTION);
+        frontend::put_query(&mut conn.output, format!("{} {QUESTION}", simple_query::WITHOUT_JIT).as_bytes());
         Ok(simple_query::rows_and(conn, reported).await?.ok().and_then(|rows| Self::read(&rows)))
     }
 

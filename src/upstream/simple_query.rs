@@ -10,6 +10,10 @@ const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// read and dropped, so that the connection stays of use.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
+/// Beginning of a question about catalogs or processes: a planner that a client or a role has forbidden something (`enable_seqscan`)
+/// believes it to be so dear that compiling it takes the server seconds, in which it hears nothing.
+pub(crate) const WITHOUT_JIT: &str = "SET LOCAL jit TO off;";
+
 /// The columns of a row; NULL is as empty as an empty text.
 pub(crate) type Row = Vec<Vec<u8>>;
 

@@ -25,7 +25,7 @@ const PRESSED_IDLE: Duration = Duration::from_secs(1);
 const LOOKED_AT: Duration = Duration::from_secs(60);
 
 /// Work that is due on an idle connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::upstream) enum Chore {
     /// To reset what clients have left.
     Reset,

@@ -156,7 +156,8 @@ SELECT 'plans', '', CASE WHEN moment THEN 'moment' ELSE '' END, ''
 FROM (
   SELECT bool_or(prolang <> 14 OR current_setting('server_version_num')::int >= 180000) AS keeps,
     bool_or(concat(prosrc, ' ', defaults)
-      ~* '[''$][^''$]*[[:<:]](now|today|tomorrow|yesterday)[[:>:]](?!\s*[(])|\\[xuU0-7]') AS moment
+      -- A backslash means the same to every client's lexis this way.
+      ~* E'[''$][^''$]*[[:<:]](now|today|tomorrow|yesterday)[[:>:]](?!\\s*[(])|\\\\[xuU0-7]') AS moment
   FROM routine WHERE oid >= 16384 AND prolang NOT IN (12, 13)) plans
 WHERE keeps OR moment
 UNION ALL

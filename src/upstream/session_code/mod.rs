@@ -29,7 +29,7 @@ use crate::wire::frontend;
 
 /// Beginning of every look, in force until it ends: whatever settings a client has left there, or its role has, must change neither
 /// what the names mean nor how the answer is written, nor have it wait or fail. There is a `transaction_timeout` from PostgreSQL 17 on.
-const BEGIN: &str = "SET LOCAL statement_timeout TO 0; SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; \
     SET LOCAL search_path TO pg_catalog, pg_temp; SET LOCAL client_encoding TO 'SQL_ASCII'; \
     SELECT WHERE CASE WHEN current_setting('server_version_num')::int4 >= 170000 \
     THEN set_config('transaction_timeout', '0', true) IS NULL END;";
@@ -104,21 +104,13 @@ impl SessionCodes {
             return Ok(());
         }
         let Some(inquiry) = code.claim(Due::Unknown, Instant::now()) else { return Ok(()) };
-        let ask = ask(conn, &inquiry, code, |name, value| {
+        let limit = Limit { time: limit, setting: "server_connect_timeout" };
+        let look = ask(conn, &inquiry, limit, |name, value| {
             params.set(name, value);
         });
-        match timeout(limit, ask).await {
-            Ok(Ok(answer)) => note(code, &inquiry, answer, database),
-            Ok(Err(error)) => {
-                note(code, &inquiry, Answer::Failed(error.to_string()), database);
-                return Err(error.into());
-            }
-            Err(_) => {
-                note(code, &inquiry, Answer::Failed("the server did not answer in time".into()), database);
-                return Err(DialError::Broke("the server did not answer in time (server_connect_timeout)".into()));
-            }
-        }
-        Ok(())
+        let Look { answer, broken } = look.await;
+        note(inquiry, answer, database);
+        broken.map_or(Ok(()), Err)
     }
 }
 
@@ -151,31 +143,60 @@ pub fn needs_reset(reset: Reset, state: &ServerState, now: Instant) -> bool {
         }
 }
 
+/// Time that a look may take, and the setting that gives it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// The time.
+    pub time: Duration,
+    /// The setting.
+    pub setting: &'static str,
+}
+
+impl Limit {
+    /// Time that the server may take for one statement, in milliseconds: it ends what takes too long itself, so that none of it goes on
+    /// without the connection.
+    fn statement_timeout(self) -> u128 {
+        (self.time * 4 / 5).as_millis().clamp(1, i32::MAX as u128)
+    }
+
+    fn exceeded(self) -> String {
+        format!("the server did not answer in time ({})", self.setting)
+    }
+}
+
+/// Result of a look.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// Its answer.
+    pub answer: Answer,
+    /// Reason why the connection is of no use any more, if so.
+    pub broken: Option<DialError>,
+}
+
 /// Looks at the catalog of clients' `database` on a connection that no client has; returns whether that is of use still.
 pub(super) async fn look(server_conn: &mut ServerConn, inquiry: Inquiry, database: &[u8], limit: Duration) -> bool {
     server_conn.state.unnamed = UnnamedStatement::Absent;
-    let code = Arc::clone(server_conn.state.code.code());
     let (state, mut has_room) = (&mut server_conn.state, true);
     let before = state.params.clone();
-    let ask = ask(&mut server_conn.conn, &inquiry, &code, |name, value| has_room &= state.on_report(name, value));
-    let (answer, broken) = match timeout(limit, ask).await {
-        Ok(Ok(_)) if !has_room => (Answer::Failed("the server reports more settings than can be kept".into()), true),
-        Ok(Ok(answer)) => (answer, false),
-        Ok(Err(error)) => (Answer::Failed(error.to_string()), true),
-        Err(_) => (Answer::Failed("the server did not answer in time (cleanup_timeout)".into()), true),
-    };
+    let limit = Limit { time: limit, setting: "cleanup_timeout" };
+    let report = |name: &[u8], value: &[u8]| has_room &= state.on_report(name, value);
+    let Look { mut answer, broken } = ask(&mut server_conn.conn, &inquiry, limit, report).await;
+    if !has_room {
+        answer = Answer::Failed("the server reports more settings than can be kept".into());
+    }
     server_conn.state.on_new_defaults_since(&before);
-    note(&code, &inquiry, answer, database);
-    if broken {
+    note(inquiry, answer, database);
+    let is_of_use = has_room && broken.is_none();
+    if !is_of_use {
         server_conn.close_reason = CloseReason::Dead;
     }
-    !broken
+    is_of_use
 }
 
 /// Takes note of what a look has shown, and tells what is news.
-fn note(code: &SessionCode, inquiry: &Inquiry, answer: Answer, database: &[u8]) {
+fn note(inquiry: Inquiry, answer: Answer, database: &[u8]) {
     let database = String::from_utf8_lossy(database);
-    match code.learn(inquiry, answer) {
+    match inquiry.ends(answer, Instant::now()) {
         None => {}
         Some(News::Failed(why)) => {
             warn!(%database, "its code could not be looked at, so every session is reset between two clients: {why}");
@@ -196,20 +217,38 @@ fn note(code: &SessionCode, inquiry: &Inquiry, answer: Answer, database: &[u8]) 
     }
 }
 
-/// Asks the server on `conn`, which is idle, about `code`. Settings that it reports meanwhile go to `reported`.
+/// Asks the server on `conn`, which is idle, about the code that `inquiry` is about, within `limit`. Settings that it reports meanwhile go
+/// to `reported`.
+pub(crate) async fn ask(conn: &mut Conn, inquiry: &Inquiry, limit: Limit, reported: impl FnMut(&[u8], &[u8])) -> Look {
+    match timeout(limit.time, ask_patiently(conn, inquiry, limit, reported)).await {
+        Ok(Ok(answer)) => Look { answer, broken: None },
+        Ok(Err(error)) => Look { answer: Answer::Failed(error.to_string()), broken: Some(error.into()) },
+        Err(_) => Look { answer: Answer::Failed(limit.exceeded()), broken: Some(DialError::Broke(limit.exceeded())) },
+    }
+}
+
+/// As [`ask`], for as long as the server takes.
 ///
 /// # Errors
 /// When the connection is of no use any more.
-pub(crate) async fn ask(
+async fn ask_patiently(
     conn: &mut Conn,
     inquiry: &Inquiry,
-    code: &SessionCode,
+    limit: Limit,
     mut reported: impl FnMut(&[u8], &[u8]),
 ) -> Result<Answer, RecvError> {
+    let code = inquiry.code();
+    let statement_timeout = limit.statement_timeout();
+    let begin = format!("SET LOCAL statement_timeout TO {statement_timeout}; {} {BEGIN}", simple_query::WITHOUT_JIT);
+    let started = Instant::now();
+    let failed = |why| {
+        let is_late = started.elapsed().as_millis() >= statement_timeout;
+        Ok(Answer::Failed(if is_late { limit.exceeded() } else { why }))
+    };
     let note_definitions =
         |rows: &[Row]| value(rows, b"definitions").iter().for_each(|changes| code.on_definitions(changes));
     if let Some(known) = &inquiry.known {
-        frontend::put_query(&mut conn.output, format!("{BEGIN} {DIGEST}").as_bytes());
+        frontend::put_query(&mut conn.output, format!("{begin} {DIGEST}").as_bytes());
         match simple_query::rows_and(conn, &mut reported).await? {
             Ok(rows) => {
                 note_definitions(&rows);
@@ -217,14 +256,14 @@ pub(crate) async fn ask(
                     return Ok(Answer::Same);
                 }
             }
-            Err(why) => return Ok(Answer::Failed(why)),
+            Err(why) => return failed(why),
         }
     }
     // The digest first: what changes in between shows the next time.
-    frontend::put_query(&mut conn.output, format!("{BEGIN} {DIGEST}; {CODE}").as_bytes());
+    frontend::put_query(&mut conn.output, format!("{begin} {DIGEST}; {CODE}").as_bytes());
     let rows = match simple_query::rows_and(conn, &mut reported).await? {
         Ok(rows) => rows,
-        Err(why) => return Ok(Answer::Failed(why)),
+        Err(why) => return failed(why),
     };
     note_definitions(&rows);
     // Megabytes of sources may have to be read.

@@ -418,6 +418,55 @@ fn settings_that_a_client_has_left_keep_no_look_from_its_answer() {
     assert_eq!(client.value("show standard_conforming_strings"), "off");
 }
 
+/// Compiling what pgferry asks takes a server seconds, in which it hears neither a cancel request nor its end.
+#[test]
+fn no_question_of_pgferrys_is_compiled() {
+    let settings = [
+        "session_preload_libraries=auto_explain",
+        "auto_explain.log_min_duration=0",
+        "auto_explain.log_analyze=on",
+        "auto_explain.log_nested_statements=off",
+        "jit_above_cost=0",
+    ];
+    let postgres = Postgres::start_with(&settings);
+    let ferry = Pgferry::start(&postgres, &["--pool-mode", "transaction", "--pool-size", "1"]);
+    let mut client = ferry.session();
+    assert_eq!(tags(&client.query("set enable_seqscan = off")), "CZ");
+    client.query("select 'compiled' from numbers");
+    let asked = |words: &str| postgres.log().matches(words).count();
+    let before = [asked("'digest'"), asked("pg_stat_get_activity(NULL)")];
+    eventually("the server and its catalog are looked at", || {
+        client.query("select 1");
+        asked("'digest'") >= before[0] + 1 && asked("pg_stat_get_activity(NULL)") >= before[1] + 1
+    });
+    let log = postgres.log();
+    let plans = log.split("duration: ").filter(|plan| plan.contains("JIT:"));
+    let of_pgferry: Vec<_> =
+        plans.filter(|plan| plan.contains("'digest'") || plan.contains("pg_stat_get_activity")).collect();
+    assert!(of_pgferry.is_empty(), "{}", of_pgferry[0]);
+}
+
+/// A look that takes too long is ended by the server itself, and costs no connection.
+#[test]
+fn a_look_that_takes_too_long_does_not_go_on_at_the_server() {
+    let postgres = talkative();
+    let ferry = Pgferry::start_with(
+        &postgres.url(),
+        &["--pool-mode", "transaction", "--pool-size", "1"],
+        &[("PGFERRY_CLEANUP_TIMEOUT", "500ms")],
+    );
+    let mut client = ferry.session();
+    let process = client.value("select pg_backend_pid()");
+    ferry.logs("its code leaves nothing in a session");
+    let mut holder = log_in(ProtocolClient::tcp(postgres.port), "postgres");
+    holder.query("begin");
+    assert_eq!(tags(&holder.query("lock table pg_catalog.pg_language in access exclusive mode")), "CZ");
+    eventually("it is given up", || ferry.log().contains("did not answer in time (cleanup_timeout)"));
+    assert_eq!(client.value("select pg_backend_pid()"), process);
+    let waiting = "select count(*) from pg_stat_activity where query like '%digest%' and state = 'active' and pid <> pg_backend_pid()";
+    assert_eq!(holder.value(waiting), "0");
+}
+
 #[test]
 fn code_that_was_there_between_two_looks_is_noticed() {
     let postgres = talkative();
