@@ -8,8 +8,8 @@
 //! must go in front of a message is a function of the two and the message:
 //! - `preparation`: what goes in front of a client's first message.
 //! - `first_bytes`: what is unread again where the server has not come to it.
-//! - `from_client`: walks the client's messages, in which `client_stream` is the position; `statements`, `unnamed` and
-//!   `ensure_prepared` give statements the names they have on the connection (`aliases`).
+//! - `from_client`: walks the client's messages, in which `client_stream` is the position; `statements`, `parse`, `unnamed`
+//!   and `ensure_prepared` give statements the names they have on the connection (`aliases`).
 //! - `from_server`: walks the server's messages; `errors` edits errors.
 //! - `portals`: what those were made of.
 //! - `session_sync`: what statements do to the session: the settings that they set (`announced_settings`), what becomes of
@@ -37,6 +37,7 @@ mod mentioned;
 mod origins;
 mod outcome;
 mod own_queries;
+mod parse;
 pub(crate) mod plain_request;
 mod portals;
 pub(crate) mod preparation;
