@@ -317,8 +317,7 @@ impl Machine<'_> {
         let standing = self.server.standing_of(statement);
         self.server.prepared.add(statement, standing);
         loop {
-            let names = &self.client.names;
-            let excess = self.server.prepared.excess(self.context.limits, |id| names.has_only_here(id));
+            let excess = self.server.prepared.excess(self.context.limits, self.client.names.unkept());
             let Some(id) = excess else { break };
             self.close_prepared(io, id);
         }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::from_client::{Incoming, MessageHead, Sent, body};
 use super::session_sync::TextUse;
-use super::statement_errors::too_many_resetting;
+use super::statement_errors::{too_many_resetting, too_many_statements};
 use super::{Buffers, Machine};
-use crate::track::client_statements::{NamedStatement, significant};
+use crate::track::client_statements::{MAX_NAMED_BYTES, NamedStatement, significant};
 use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Note, SentNames};
 use crate::track::prepared_statement::Standing;
@@ -84,6 +84,10 @@ impl Machine<'_> {
     fn parse_uncached(&mut self, io: &mut Buffers<'_>, name: &[u8], incoming: Incoming) -> Sent {
         if self.client.names.get(name).is_some() {
             self.parse_taken(io, name, incoming);
+            return Sent::Done;
+        }
+        if self.client.names.bytes() > MAX_NAMED_BYTES {
+            self.refuse(io, &too_many_statements(), incoming);
             return Sent::Done;
         }
         let effects = self.effects_of_parse(io, incoming);

@@ -1,6 +1,7 @@
 //! Errors about prepared statements that clients get from pgferry: PostgreSQL's own words, and those for its own limits.
 
 use crate::error::{ClientError, ErrorSource, sqlstate};
+use crate::track::client_statements::MAX_NAMED_BYTES;
 
 /// PostgreSQL's error for a statement that does not exist.
 pub(super) fn unknown_statement(name: &[u8]) -> ClientError {
@@ -19,6 +20,17 @@ pub(super) fn endless_name() -> ClientError {
         sqlstate::PROGRAM_LIMIT_EXCEEDED,
         "the name of a prepared statement or portal is too long",
     )
+}
+
+/// A client in transaction mode has prepared more statements than are kept under their names.
+pub(super) fn too_many_statements() -> ClientError {
+    ClientError::error(
+        ErrorSource::Client,
+        sqlstate::PROGRAM_LIMIT_EXCEEDED,
+        "too many prepared statements in this session",
+    )
+    .detail(format!("What pgferry keeps of them is bounded: {} MB for a client.", MAX_NAMED_BYTES >> 20))
+    .hint("Free those that are not needed any more, or use pool_mode = \"session\".")
 }
 
 /// A client in session mode has prepared more statements that reset settings than are remembered.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
 
+use super::number_hasher::NumberSet;
 use super::params::ServerParams;
 use super::session_command::Commands;
 use super::sql_effects::SqlEffects;
@@ -12,6 +13,9 @@ use super::statements::{Columns, ParameterTypes, ParsedQuery, Statement};
 
 /// Number of bytes of prepared statements that are kept for one client. A client with more keeps its connection.
 pub const MAX_CLIENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Number of bytes of all of a client's prepared statements, those of which the text is not kept included. Another one is refused.
+pub(crate) const MAX_NAMED_BYTES: usize = 32 * 1024 * 1024;
 
 /// Bytes that a statement takes besides its name and its text: its places in tables, and what is known of it. Texts may be short.
 const OVERHEAD_BYTES: usize = 600;
@@ -101,14 +105,20 @@ impl Unnamed {
     }
 }
 
-/// Statements by their names. A client can only slow itself down by names that collide.
-type Names = HashMap<Arc<[u8]>, NamedStatement, RandomState>;
+/// A client's statements.
+#[derive(Debug, Default)]
+struct Names {
+    /// By their names. A client can only slow itself down by names that collide.
+    map: HashMap<Arc<[u8]>, NamedStatement, RandomState>,
+    /// The numbers of those of which the text is not kept.
+    unkept: NumberSet,
+}
 
 /// A client's names.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
     /// Boxed, since most clients have none, and every idle one has room for it.
-    map: Option<Box<Names>>,
+    names: Option<Box<Names>>,
     /// Bytes that they take.
     bytes: usize,
 }
@@ -130,25 +140,30 @@ impl NamedStatement {
     pub fn new(statement: Arc<Statement>) -> Self {
         Self { statement, described: None, types: None }
     }
+
+    /// Its number, if its text is not kept.
+    fn unkept(&self) -> Option<u64> {
+        self.statement.text.is_none().then_some(self.statement.id)
+    }
 }
 
 impl ClientStatements {
     /// Returns the statement to which `name` refers.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&NamedStatement> {
-        self.map.as_ref()?.get(significant(name))
+        self.names.as_ref()?.map.get(significant(name))
     }
 
     /// Returns the statement to which `name` refers, with its name.
     #[must_use]
     pub fn entry(&self, name: &[u8]) -> Option<(Arc<[u8]>, NamedStatement)> {
-        let (name, named) = self.map.as_ref()?.get_key_value(significant(name))?;
+        let (name, named) = self.names.as_ref()?.map.get_key_value(significant(name))?;
         Some((Arc::clone(name), named.clone()))
     }
 
     /// Notes the columns that the client was told of what `name` stands for, if that is `statement` still.
     pub fn describe(&mut self, name: &[u8], statement: u64, columns: &Columns) {
-        let named = self.map.as_mut().and_then(|map| map.get_mut(significant(name)));
+        let named = self.names.as_mut().and_then(|names| names.map.get_mut(significant(name)));
         if let Some(named) = named.filter(|named| named.statement.id == statement) {
             named.described = Some(Arc::clone(columns));
         }
@@ -156,7 +171,7 @@ impl ClientStatements {
 
     /// Notes the types of parameters that the client was told of what `name` stands for, if that is `statement` still.
     pub fn describe_parameters(&mut self, name: &[u8], statement: u64, types: &ParameterTypes) {
-        let named = self.map.as_mut().and_then(|map| map.get_mut(significant(name)));
+        let named = self.names.as_mut().and_then(|names| names.map.get_mut(significant(name)));
         if let Some(named) = named.filter(|named| named.statement.id == statement) {
             let is_open = named.statement.text.as_ref().is_some_and(|text| text.typed(types).is_some());
             named.types = is_open.then(|| Arc::clone(types));
@@ -166,13 +181,13 @@ impl ClientStatements {
     /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.map.is_none()
+        self.names.is_none()
     }
 
     /// Number of statements.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.map.as_ref().map_or(0, |map| map.len())
+        self.names.as_ref().map_or(0, |names| names.map.len())
     }
 
     /// Bytes that they take.
@@ -188,13 +203,18 @@ impl ClientStatements {
         let before = match named {
             Some(named) => {
                 self.bytes += size(&named);
-                self.map.get_or_insert_default().insert(name.into(), named)
+                let names = self.names.get_or_insert_default();
+                names.unkept.extend(named.unkept());
+                names.map.insert(name.into(), named)
             }
-            None => self.map.as_mut().and_then(|map| map.remove(name)),
+            None => self.names.as_mut().and_then(|names| names.map.remove(name)),
         };
         self.bytes -= before.as_ref().map_or(0, size);
-        if self.map.as_ref().is_some_and(|map| map.is_empty()) {
-            self.map = None;
+        if let Some(names) = &mut self.names {
+            before.iter().filter_map(NamedStatement::unkept).for_each(|id| _ = names.unkept.remove(&id));
+            if names.map.is_empty() {
+                self.names = None;
+            }
         }
         before
     }
@@ -206,24 +226,24 @@ impl ClientStatements {
 
     /// Each name, and the number of the statement that it stands for.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        self.map.iter().flat_map(|map| map.iter()).map(|(name, named)| (&**name, named.statement.id))
+        self.names.iter().flat_map(|names| names.map.iter()).map(|(name, named)| (&**name, named.statement.id))
     }
 
-    /// Returns whether a name stands for statement `id`, of which the text is not kept: no other connection can have it.
+    /// The numbers of the statements of which the text is not kept: no other connection can have them.
     #[must_use]
-    pub fn has_only_here(&self, id: u64) -> bool {
-        self.statements().any(|statement| statement.id == id && statement.text.is_none())
+    pub(crate) fn unkept(&self) -> Option<&NumberSet> {
+        Some(&self.names.as_ref()?.unkept)
     }
 
     /// The statement that each name stands for.
     pub(super) fn statements(&self) -> impl Iterator<Item = &Arc<Statement>> {
-        self.map.iter().flat_map(|map| map.values()).map(|named| &named.statement)
+        self.names.iter().flat_map(|names| names.map.values()).map(|named| &named.statement)
     }
 
     /// A name for the statement with number `id`.
     #[must_use]
     pub fn name_of(&self, id: u64) -> Option<&[u8]> {
-        let map = self.map.as_ref()?;
+        let map = &self.names.as_ref()?.map;
         map.iter().find(|(_, named)| named.statement.id == id).map(|(name, _)| &**name)
     }
 }
@@ -257,5 +277,19 @@ mod tests {
         names.set(b"a", None);
         names.set(b"bc", None);
         assert!(names.is_empty() && names.bytes() == 0);
+    }
+
+    #[test]
+    fn those_that_are_not_kept_are_known_by_their_numbers() {
+        let cache = StatementCache::default();
+        let mut names = ClientStatements::default();
+        let [one, other] = [(); 2].map(|()| cache.uncached());
+        names.set(b"a", Some(NamedStatement::new(Arc::clone(&one))));
+        names.set(b"b", Some(NamedStatement::new(Arc::clone(&other))));
+        names.set(b"a", None);
+        let unkept: Vec<u64> = names.unkept().into_iter().flatten().copied().collect();
+        assert_eq!(unkept, [other.id]);
+        names.clear();
+        assert!(names.unkept().is_none());
     }
 }

@@ -1,9 +1,13 @@
 //! A hash of numbers that are pgferry's own or PostgreSQL's, which no client can choose to collide.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Makes [`NumberHasher`]s for a map.
 pub(crate) type NumberHash = BuildHasherDefault<NumberHasher>;
+
+/// Numbers.
+pub(crate) type NumberSet = HashSet<u64, NumberHash>;
 
 /// Spreads consecutive numbers over a table.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::number_hasher::NumberHash;
+use super::number_hasher::{NumberHash, NumberSet};
 use super::prepared_statement::{PreparedStatement, Reception, Standing};
 use super::rollback::Rollback;
 use super::statements::{Columns, Limits, ParameterTypes, Rereading, Statement};
@@ -130,15 +130,15 @@ impl ServerStatementCache {
     }
 
     /// The statement that must give way to keep to `limits`; `None` where the message at hand needs all that are left. Those that are
-    /// `only_here` can't be prepared again, and stay.
+    /// `unkept` can't be prepared again: they stay, and don't count.
     #[must_use]
-    pub fn excess(&self, limits: Limits, only_here: impl Fn(u64) -> bool) -> Option<u64> {
-        if self.map.len() <= limits.count && self.bytes <= limits.bytes {
+    pub(crate) fn excess(&self, limits: Limits, unkept: Option<&NumberSet>) -> Option<u64> {
+        let most = limits.count.saturating_add(unkept.map_or(0, NumberSet::len));
+        if self.map.len() <= most && self.bytes <= limits.bytes {
             return None;
         }
-        // One with a text can be prepared again: few are asked about.
-        let stays = |id: u64, held: &PreparedStatement| held.size == 0 && only_here(id);
-        let unused = self.map.iter().filter(|(id, held)| held.used <= self.began && !stays(**id, held));
+        let stays = |id: &u64| unkept.is_some_and(|unkept| unkept.contains(id));
+        let unused = self.map.iter().filter(|(id, held)| held.used <= self.began && !stays(id));
         unused.min_by_key(|(_, held)| held.used).map(|(&id, _)| id)
     }
 

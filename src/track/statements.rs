@@ -450,12 +450,12 @@ mod tests {
             prepared.add(statement, Standing::Trusted);
         }
         assert!(prepared.has(&statements[0]) && prepared.doubtful().next().is_none());
-        assert_eq!(prepared.excess(limits(1, 10), |_| false), None, "the message at hand needs all of them");
+        assert_eq!(prepared.excess(limits(1, 10), None), None, "the message at hand needs all of them");
         prepared.begin_message();
         assert!(prepared.has(&statements[0]));
-        assert_eq!(prepared.excess(limits(4, 40), |_| false), None);
-        assert_eq!(prepared.excess(limits(3, 40), |_| false), Some(statements[1].id));
-        assert_eq!(prepared.excess(limits(9, 39), |_| false), Some(statements[1].id));
+        assert_eq!(prepared.excess(limits(4, 40), None), None);
+        assert_eq!(prepared.excess(limits(3, 40), None), Some(statements[1].id));
+        assert_eq!(prepared.excess(limits(9, 39), None), Some(statements[1].id));
         let held = prepared.remove(statements[1].id).expect("it was there");
         assert_eq!((prepared.len(), prepared.bytes), (3, 30));
         prepared.undo(&mut Rollback { closed: Some((statements[1].id, held)), ..Rollback::default() });
@@ -464,17 +464,22 @@ mod tests {
         assert_eq!(prepared.bytes, 30);
         prepared.clear();
         prepared.add(&statements[0], Standing::Doubtful);
-        assert_eq!(prepared.excess(limits(9, 5), |_| false), None, "the one that is used now stays");
+        assert_eq!(prepared.excess(limits(9, 5), None), None, "the one that is used now stays");
         prepared.begin_message();
-        assert_eq!(prepared.excess(limits(9, 5), |_| false), Some(statements[0].id));
+        assert_eq!(prepared.excess(limits(9, 5), None), Some(statements[0].id));
         let unkept = cache.uncached();
         prepared.clear();
         for statement in [&unkept, &statements[0]] {
             prepared.add(statement, Standing::Trusted);
         }
         prepared.begin_message();
-        let other = prepared.excess(limits(1, 99), |id| id == unkept.id);
-        assert_eq!(other, Some(statements[0].id), "one that can't be prepared again stays");
-        assert_eq!(prepared.excess(limits(1, 99), |_| false), Some(unkept.id), "unless no client has a name for it");
+        let numbers = [unkept.id].into_iter().collect();
+        assert_eq!(
+            prepared.excess(limits(0, 99), Some(&numbers)),
+            Some(statements[0].id),
+            "one that can't be prepared again stays"
+        );
+        assert_eq!(prepared.excess(limits(1, 99), Some(&numbers)), None, "and does not count");
+        assert_eq!(prepared.excess(limits(1, 99), None), Some(unkept.id), "unless no client has a name for it");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::script::{Findings, PATIENCE, SESSION, Setup, TRANSACTION, step};
-use crate::harness::protocol_client::{bind, close, describe, execute, flush, parse, query, sync};
+use crate::harness::protocol_client::{bind, close, describe, execute, flush, parse, query, sync, tags};
 use crate::harness::{Pgferry, Postgres, ProtocolClient, Received};
 
 /// Growth of the process that is put up with, in kB. A build for tests and the allocator's own habits are in it.
@@ -290,4 +290,27 @@ fn memory_of_texts_that_are_given_up_before_they_are_answered_is_bounded() {
         }
     }
     findings.report();
+}
+
+/// Statements that a client prepares and never frees. Beyond some number none is kept, and what is done about each is no more than before.
+#[test]
+fn many_statements_take_no_more_time_each_than_few() {
+    let postgres = Postgres::start_with(&[]);
+    let ferry = TRANSACTION[0].start(&postgres);
+    let mut raw = ferry.session();
+    let mut prepare = |from: usize| {
+        let messages = (from..from + 5_000).flat_map(|nth| parse(&format!("n{nth}"), ""));
+        raw.send(&messages.chain(sync()).collect::<Vec<_>>());
+        let answer = raw.until_ready();
+        answer.iter().find(|message| message.tag == b'E').map(|error| error.field(b'M'))
+    };
+    let refused = (0..40).find_map(|round| prepare(round * 5_000));
+    assert_eq!(refused.as_deref(), Some("too many prepared statements in this session"));
+    // Each looked through all of them, for each of them.
+    for nth in 0..20 {
+        assert_eq!(tags(&raw.query(&format!("deallocate n{nth}"))), "CZ");
+    }
+    raw.send(&[parse("another", "select 7"), bind("", "another", &[]), execute("", 0), sync()].concat());
+    assert_eq!(tags(&raw.until_ready()), "12DCZ");
+    assert_eq!(tags(&raw.query("deallocate all")), "CZ");
 }

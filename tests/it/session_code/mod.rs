@@ -437,7 +437,7 @@ fn no_question_of_pgferrys_is_compiled() {
     let before = [asked("'digest'"), asked("pg_stat_get_activity(NULL)")];
     eventually("the server and its catalog are looked at", || {
         client.query("select 1");
-        asked("'digest'") >= before[0] + 1 && asked("pg_stat_get_activity(NULL)") >= before[1] + 1
+        asked("'digest'") > before[0] && asked("pg_stat_get_activity(NULL)") > before[1]
     });
     let log = postgres.log();
     let plans = log.split("duration: ").filter(|plan| plan.contains("JIT:"));
