@@ -244,10 +244,6 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // A column's type is another one than alone, and so is the length of its values.
         return Told::OfFaults;
     }
-    if told(&["ERROR 23505"]) && binds_formats(member) {
-        // Others have such a token too.
-        return Told::OfFaults;
-    }
     if case.setup.version >= 18 && queries_unsynced(member) && says(member, |text| text.contains("code.")) {
         // A question about settings ends the transaction that such a server leaves open behind a query: a stated limit.
         return Told::OfFaults;

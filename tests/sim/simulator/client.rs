@@ -100,10 +100,11 @@ impl Client {
         self.transcript.seen.get(login(&self.transcript)..).unwrap_or_default()
     }
 
-    /// Whether it has what it waits for: so many messages, or an error in place of some of them and nothing that is owed.
+    /// Whether it has what it waits for: so many messages, or an error in place of some of them and nothing that the server must send.
     fn has(&self, messages: usize) -> bool {
         let is_refused = || self.told().iter().any(|seen| seen.tag == b'E');
-        self.seen() >= messages || (is_refused() && self.owed() == Ok(Owed::Nothing))
+        let must_send = || !matches!(self.owed(), Ok(Owed::Nothing | Owed::Unasked));
+        self.seen() >= messages || (is_refused() && !must_send())
     }
 
     /// Whether it has something to write, or to leave for.

@@ -588,7 +588,12 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             known.push_str(&format!(" -c {setting}="));
         }
     }
-    let sets_by_value = script.to_string().contains("set_config(");
+    let (sets_by_value, inserts_values) = {
+        let said = script.to_string();
+        (said.contains("set_config("), said.contains("insert into t(token) values ($1)"))
+    };
+    // They may be tokens. Where they are none they stay values of other types in whatever format.
+    let may_be_tokens: &[&str] = if inserts_values { &["7", "1", "x", "", "t", "\u{1}"] } else { &["7", "1", "x", ""] };
     for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
         match message {
             Message::Query(statements) => {
@@ -622,8 +627,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
                     // Without a value it resets, which is not seen.
                     params.iter_mut().for_each(|param| *param = param.take().or(Some("7".to_owned())));
                 }
-                // They may be tokens.
-                for param in params.iter_mut().flatten().filter(|param| ["7", "1", "x", ""].contains(&param.as_str())) {
+                for param in params.iter_mut().flatten().filter(|param| may_be_tokens.contains(&param.as_str())) {
                     param.push_str(&client.to_string());
                 }
             }
