@@ -188,6 +188,13 @@ impl Cluster {
         self.settle();
     }
 
+    /// What has been told on a channel of a database, in order.
+    pub fn notifications<'a>(&'a self, database: &'a str, channel: &'a str) -> impl Iterator<Item = &'a str> {
+        let told = self.shared.notified.iter();
+        let told = told.filter(move |told| *told.database == *database && *told.channel == *channel);
+        told.map(|told| &*told.payload)
+    }
+
     /// The pid and secret that its client was told.
     pub fn key(&self, id: BackendId) -> (i32, i32) {
         self.backend(id).map_or((0, 0), |backend| (backend.pid, backend.secret))
@@ -207,11 +214,10 @@ impl Cluster {
         }
         let now = self.shared.now;
         for backend in self.backends.iter_mut().flatten() {
-            if backend.idle_until.is_some_and(|until| until <= now) {
-                backend.error(
-                    &mut self.shared,
-                    &Report::fatal("25P03", "terminating connection due to idle-in-transaction timeout"),
-                );
+            if backend.phase != Phase::Closed
+                && let Some(fatal) = backend.overdue(now)
+            {
+                backend.interrupt(&mut self.shared, &fatal);
             }
         }
         self.shared.locks.released = true;
@@ -225,7 +231,8 @@ impl Cluster {
             Wait::Lock(..) => None,
         };
         let asleep = self.shared.locks.waiting.iter().filter_map(|(_, wait)| until(wait));
-        asleep.chain(self.backends.iter().flatten().filter_map(|backend| backend.idle_until)).min()
+        let open = self.backends.iter().flatten().filter(|backend| backend.phase != Phase::Closed);
+        asleep.chain(open.flat_map(|backend| [backend.idle_until, backend.transaction.until]).flatten()).min()
     }
 
     /// Connections that are open.

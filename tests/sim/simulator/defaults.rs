@@ -2,6 +2,7 @@
 //! were told.
 
 use super::case::NEW_ZONE;
+use super::check::login;
 use crate::transcript::{Seen, Transcript};
 
 /// The default before it changes.
@@ -61,6 +62,15 @@ pub fn as_before(transcript: &Transcript) -> Transcript {
     }
     drop_known(&mut transcript.seen, &mut told);
     transcript
+}
+
+/// Where a client is told, or shown, another default than at its login. It names none of them itself.
+pub fn change(transcript: &Transcript) -> Option<String> {
+    let login = login(transcript);
+    let zone = |seen: &Seen| [FORMER, NEW_ZONE].into_iter().find(|zone| *seen == report(zone) || *seen == row(zone));
+    let own = transcript.seen[..login].iter().find_map(zone)?;
+    let other = transcript.seen[login..].iter().filter_map(zone).find(|zone| *zone != own)?;
+    Some(format!("is told {own} at its login, and {other} later"))
 }
 
 /// Where a client has seen one default by a simple query and was told the other, before it or with its answer.
