@@ -30,6 +30,10 @@ pub fn run(cluster: &mut Cluster, script: &Script) -> Transcript {
         }
     }
     cluster.disconnect(id);
+    if cluster.is_waiting(id) {
+        // What it does is done first.
+        cluster.advance(REST);
+    }
     transcript.feed(&cluster.take_output(id));
     transcript.closed = cluster.is_closed(id);
     cluster.forget(id);

@@ -12,8 +12,8 @@
 use std::fmt;
 use std::time::Duration;
 
-/// For how long a client rests, which is longer than [`BRIEF`] and any sleep.
-pub const REST: Duration = Duration::from_millis(1500);
+/// For how long a client rests, which is longer than a sleep of a second and what [`BRIEF`] allows behind that.
+pub const REST: Duration = Duration::from_secs(2);
 
 /// The time that a client allows its statements or itself which it rests for longer than.
 pub const BRIEF: &str = "_timeout = '500ms'";

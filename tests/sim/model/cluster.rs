@@ -205,13 +205,18 @@ impl Cluster {
         self.shared.now
     }
 
-    /// Lets time pass, which ends sleeps and transactions that nothing is done in.
+    /// Lets time pass, which ends sleeps and transactions that nothing is done in, each when it is due.
     pub fn advance(&mut self, by: Duration) {
-        let due = self.next_wake().is_some_and(|at| at <= self.shared.now + by);
-        self.shared.now += by;
-        if !due {
-            return;
+        let until = self.shared.now + by;
+        while let Some(due) = self.next_wake().filter(|at| *at <= until) {
+            self.shared.now = due.max(self.shared.now);
+            self.wake();
         }
+        self.shared.now = until;
+    }
+
+    /// What is due by now happens.
+    fn wake(&mut self) {
         let now = self.shared.now;
         for backend in self.backends.iter_mut().flatten() {
             if backend.phase != Phase::Closed

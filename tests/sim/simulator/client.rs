@@ -88,10 +88,10 @@ pub fn is_of_others(seen: &Seen, id: usize) -> bool {
     told_everyone(seen).is_some_and(|payload| !payload.starts_with(&format!("k{id}_")))
 }
 
-/// Whether a message is one of those that a client waits for: in what order and how often settings are told is compared afterwards, and when
-/// others tell something is their affair.
+/// Whether a message is one of those that a client waits for: in what order and how often settings are told is compared afterwards, when
+/// others tell something is their affair, and the version of the protocol is pgferry's.
 fn counts(seen: &Seen, id: usize) -> bool {
-    seen.tag != b'S' && !is_of_others(seen, id)
+    !matches!(seen.tag, b'S' | b'v') && !is_of_others(seen, id)
 }
 
 impl Client {

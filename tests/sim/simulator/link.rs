@@ -277,8 +277,11 @@ async fn clean_up(link: &mut Link, leftover: SessionLeftovers) -> Result<Restore
     }
     let close_method = std::mem::replace(&mut link.state.close_method, CloseMethod::Silent);
     let last = match close_method {
-        // Whatever is sent behind half a message would be taken for its other half.
-        CloseMethod::Silent => LastRequest::of(&pipeline),
+        // Whatever is sent behind half a message would be taken for its other half. The server ends where it comes to that.
+        CloseMethod::Silent => {
+            link.conn.half_close();
+            LastRequest::of(&pipeline)
+        }
         CloseMethod::Terminate | CloseMethod::CopyFail => {
             let last = own_requests::put_end_of_work(&mut pipeline, &mut link.conn.output);
             if !pipeline.answered() {

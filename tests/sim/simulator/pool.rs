@@ -79,6 +79,7 @@ impl Pool {
         for pool in world.pools.borrow().iter() {
             pool.outdated.set(true);
             pool.take_all().into_iter().for_each(close);
+            pool.waiting.borrow().iter().for_each(|(task, _)| world.wake(*task));
             while !pool.tentative_leases.borrow().is_empty() {
                 pool.call_in(world);
             }
@@ -232,7 +233,9 @@ impl Pool {
                 _ => {}
             }
         }
-        self.parameters.learn_baseline(&mut params, asked);
+        if !self.outdated.get() || self.parameters.baseline().is_none() {
+            self.parameters.learn_baseline(&mut params, asked);
+        }
         let mut links = world.links.borrow_mut();
         let number = links.len();
         links.push(ServerWire::new(backend, world.me()));

@@ -50,6 +50,8 @@ enum Progress {
 pub enum NoLink {
     ClientGone,
     Failed(ClientError),
+    /// It goes on in another pool.
+    Moved,
 }
 
 struct Session {
@@ -230,6 +232,7 @@ impl Session {
                 Ok(link) => link,
                 Err(NoLink::ClientGone) => return Err(SessionEnd::Quiet),
                 Err(NoLink::Failed(fault)) => return self.refuse(&fault).await,
+                Err(NoLink::Moved) => continue,
             };
             let preparation = self.prepare(&link);
             let pool = Rc::clone(&link.pool);
@@ -322,6 +325,9 @@ impl Session {
             if world.controls[*id].borrow().is_cancelled() {
                 return Some(NoLink::Failed(cancelled()));
             }
+            if pool.outdated.get() {
+                return Some(NoLink::Moved);
+            }
             while !conn.input.is_full() {
                 match conn.poll_fill() {
                     Poll::Pending => return None,
@@ -333,7 +339,15 @@ impl Session {
             None
         };
         let until = world.setup.patience_from(world.now());
-        pool.checkout(world, &state.asked, until, gone).await
+        let got = pool.checkout(world, &state.asked, until, gone).await;
+        match got {
+            Ok(link) if pool.outdated.get() => {
+                // Opened in the same moment.
+                link::close(link);
+                Err(NoLink::Moved)
+            }
+            got => got,
+        }
     }
 
     async fn refuse(&mut self, fault: &ClientError) -> Result<(), SessionEnd> {
