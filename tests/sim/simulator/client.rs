@@ -158,9 +158,17 @@ impl Client {
 
     /// Whether it has what it waits for: so many messages, or an error in place of some of them and nothing that the server must send.
     fn has(&self, messages: usize) -> bool {
+        self.has_but_for(messages, &[Ok(Owed::Nothing), Ok(Owed::Unasked)])
+    }
+
+    /// The same for a client that leaves then, which an error that nothing asks for may still come for.
+    fn has_all(&self, messages: usize) -> bool {
+        self.has_but_for(messages, &[Ok(Owed::Nothing)])
+    }
+
+    fn has_but_for(&self, messages: usize, owed: &[Result<Owed, String>]) -> bool {
         let is_refused = || self.told().iter().any(|seen| seen.tag == b'E');
-        let must_send = || !matches!(self.owed(), Ok(Owed::Nothing | Owed::Unasked));
-        self.seen() >= messages || (is_refused() && !must_send())
+        self.seen() >= messages || (is_refused() && owed.contains(&self.owed()))
     }
 
     /// Whether it has something to write, or to leave for.
@@ -170,7 +178,7 @@ impl Client {
             Place::Waiting(messages) | Place::Tiring(messages) => self.ended || self.has(messages),
             Place::Resting(until) => self.ended || world.now() >= until,
             Place::Writing(..) => self.ended || room(),
-            Place::Reading => self.ended || (self.ending == Ending::HangUp && self.has(self.total)),
+            Place::Reading => self.ended || (self.ending == Ending::HangUp && self.has_all(self.total)),
             Place::Gone => false,
         }
     }
