@@ -81,7 +81,7 @@ fn message_that_a_client_did_not_finish_is_not_carried_out() {
     findings.report();
 }
 
-/// What the server has answered and was not asked for yet never comes: its connection is not kept for that.
+/// An answer that was not asked for yet never comes: the connection is not kept for it.
 #[test]
 fn connection_of_a_client_that_did_not_finish_makes_room_for_the_next() {
     let postgres = Postgres::start_with(&[]);
