@@ -78,7 +78,7 @@ pub(crate) enum CheckoutError {
     Exhausted(ClientError),
     /// The role that the client logged in as has been renamed or dropped.
     Replaced,
-    /// What sessions begin with has changed meanwhile: clients go on in another pool.
+    /// Sessions begin with something else by now: clients go on in another pool.
     Moved,
     /// pgferry is going away.
     Closed,
