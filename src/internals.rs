@@ -124,7 +124,7 @@ pub mod track {
         SqlEffects,
     };
 
-    /// What a client does to databases and roles.
+    /// Effects of clients on databases and roles.
     pub mod administration {
         pub use crate::track::administration::RoleChange;
     }
