@@ -124,6 +124,11 @@ pub mod track {
         SqlEffects,
     };
 
+    /// Effects of clients on databases and roles.
+    pub mod administration {
+        pub use crate::track::administration::RoleChange;
+    }
+
     /// Resets that keep prepared statements.
     pub mod keeping_reset {
         pub use crate::track::keeping_reset::KeepingReset;
@@ -219,7 +224,7 @@ pub mod wire {
     pub mod backend {
         pub use crate::wire::backend::{
             COMMAND_COMPLETE, DATA_ROW, ERROR, NOTICE, NOTIFICATION, PARAMETER_STATUS, READY, ROW_DESCRIPTION,
-            command_tag, key_data, parameter_status, put_authentication_ok, put_key_data, put_ready,
+            command_tag, key_data, parameter_status, put_authentication_ok, put_key_data, put_negotiate, put_ready,
         };
     }
 

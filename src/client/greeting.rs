@@ -10,7 +10,7 @@ use crate::track::parameter_cache::Greeting;
 use crate::track::server_state::UsedBy;
 use crate::track::startup_settings::StartupSettings;
 use crate::track::{Clean, Pins, Pipeline, RequestedParams, params};
-use crate::upstream::pool::Patience;
+use crate::upstream::pool::{CheckoutError, Patience};
 use crate::upstream::{Lease, Pool, own_statements};
 
 /// The number of the client for which pgferry uses a connection on its own behalf. Session numbers don't get there.
@@ -97,7 +97,13 @@ async fn first_lease(
 ) -> Result<Lease, ClientError> {
     let limit = deadline.saturating_duration_since(tokio::time::Instant::now());
     let patience = Patience { limit, setting: "client_login_timeout" };
-    pool.checkout(asked, Instant::now(), patience).await.map_err(|error| error.client_error().into_fatal())
+    loop {
+        match pool.checkout(asked, Instant::now(), patience).await {
+            // It has been told nothing yet, so that it may begin with anything.
+            Err(CheckoutError::Moved) => {}
+            got => return got.map_err(|error| error.client_error().into_fatal()),
+        }
+    }
 }
 
 /// Sets `unknown` and `settings` on a connection, to learn what the server makes of them.

@@ -21,7 +21,7 @@ impl Machine<'_> {
     }
 
     /// The effect of the client's work on roles, once.
-    pub(crate) fn take_role_change(&mut self) -> RoleChange {
+    pub fn take_role_change(&mut self) -> RoleChange {
         self.server.for_others.take_role_change()
     }
 

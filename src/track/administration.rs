@@ -40,7 +40,7 @@ pub(crate) fn vacated(sql: &[u8], lexis: Lexis) -> Option<Vec<u8>> {
 
 /// Effect of commands on the roles that may log in, and on what their sessions begin with; the greater includes the lesser.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum RoleChange {
+pub enum RoleChange {
     /// There is none.
     #[default]
     Unchanged,

@@ -45,7 +45,7 @@ impl ForOthers {
     }
 
     /// The effect on roles, once.
-    pub(crate) fn take_role_change(&mut self) -> RoleChange {
+    pub fn take_role_change(&mut self) -> RoleChange {
         std::mem::take(&mut self.role_change)
     }
 }

@@ -1,6 +1,8 @@
 //! Makes a used session fit for the next client: cancel what runs, roll back what is open, reset what is left.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -99,8 +101,17 @@ async fn clean_up(
     }
     let close_method = std::mem::replace(&mut lease.state.close_method, CloseMethod::Silent);
     let last = match close_method {
-        // Whatever is sent behind half a message would be taken for its other half.
-        CloseMethod::Silent => LastRequest::of(&pipeline),
+        // Whatever is sent behind half a message would be taken for its other half. The server ends where it comes to that, and tells so:
+        // what it has answered before may not have been asked for yet, and never come.
+        CloseMethod::Silent => {
+            poll_fn(|cx| {
+                // As far as the socket takes it: a server that works does not read, and is cancelled.
+                let _ = lease.conn.poll_half_close(cx);
+                Poll::Ready(())
+            })
+            .await;
+            LastRequest::of(&pipeline)
+        }
         CloseMethod::Terminate | CloseMethod::CopyFail => {
             let last = own_requests::put_end_of_work(&mut pipeline, &mut lease.conn.output);
             if !pipeline.answered() {

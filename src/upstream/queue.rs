@@ -33,6 +33,8 @@ pub(crate) enum WaitError {
     Connect(DialError),
     /// It took too long.
     Timeout,
+    /// The clients of the pool go on in another one.
+    Moved,
 }
 
 /// The end of the channel that a waiting client receives its connection from.
@@ -129,6 +131,14 @@ impl<T> Queue<T> {
             }
         }
         connection.ok()
+    }
+
+    /// Sends all waiters to another pool.
+    pub(crate) fn move_on(&mut self) {
+        for waiter in self.waiters.drain(..) {
+            // A client that went away needs no answer.
+            let _ = waiter.sender.send(Err(WaitError::Moved));
+        }
     }
 
     /// Number of clients that wait.

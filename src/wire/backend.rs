@@ -291,7 +291,7 @@ pub fn put_ready(out: &mut Vec<u8>, status: u8) {
 
 /// Appends `NegotiateProtocolVersion`: the version to be spoken (PostgreSQL sends it whole, major and minor) and
 /// the options that are not known.
-pub(crate) fn put_negotiate(out: &mut Vec<u8>, version: u32, options: &[Vec<u8>]) {
+pub fn put_negotiate(out: &mut Vec<u8>, version: u32, options: &[Vec<u8>]) {
     message(out, NEGOTIATE, |out| {
         out.extend_from_slice(&version.to_be_bytes());
         // At most 10,000 bytes of startup packet: the count fits.

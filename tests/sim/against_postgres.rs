@@ -31,7 +31,7 @@ const EMPTY: &str = "delete from public.t; delete from public.u; delete from pub
     select setval(name, 1, false) from unnest(array['code.seq', 'code.seq0', 'code.seq1', 'code.seq2', 'code.seq3', 'code.numbers']) name";
 
 /// How long the server may take to say what the model says.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(3);
 
 /// A real server, and a connection to each database to prepare and look at it.
 struct Real {
@@ -43,6 +43,10 @@ struct Real {
 
 /// A transcript, and the rows at the end.
 type Outcome = (Transcript, Vec<String>);
+
+/// What is said in SQL so that sessions begin as at first.
+const BEGIN_AS_AT_FIRST: &str = "alter role trust_user reset all; alter role trust_user in database alpha reset all; \
+    alter role trust_user in database beta reset all; alter database alpha reset all; alter database beta reset all";
 
 impl Real {
     fn start() -> Self {
@@ -93,6 +97,17 @@ impl Real {
     /// Runs `script` on the server; reads as many messages as `model` has wherever the client waits.
     fn run(&mut self, script: &Script, model: &Transcript) -> Outcome {
         self.reset(script);
+        let transcript = self.converse(script, model);
+        let rows = self.rows(script);
+        let views = rows.iter().filter(|row| row.starts_with('v')).count();
+        if views != TABLES.iter().filter(|(_, table)| *table == "v").count() || alters_tables(&script.to_string()) {
+            self.built.remove(script.database());
+        }
+        (transcript, rows)
+    }
+
+    /// Runs `script` on the server as it is.
+    fn converse(&self, script: &Script, model: &Transcript) -> Transcript {
         let mut socket = self.connect();
         let mut transcript = Transcript::default();
         let mut waits = model.waits.iter();
@@ -106,7 +121,10 @@ impl Real {
         wait(&mut socket, &mut transcript);
         for write in &script.writes {
             let _ = socket.write_all(&write.bytes());
-            if write.wait {
+            if write.rests() {
+                wait(&mut socket, &mut transcript);
+            }
+            if write.wait || write.rests() {
                 wait(&mut socket, &mut transcript);
             }
             if write.cut.is_some() {
@@ -115,12 +133,7 @@ impl Real {
         }
         let _ = socket.shutdown(Shutdown::Write);
         while receive(&mut socket, &mut transcript) {}
-        let rows = self.rows(script);
-        let views = rows.iter().filter(|row| row.starts_with('v')).count();
-        if views != TABLES.iter().filter(|(_, table)| *table == "v").count() || alters_tables(&script.to_string()) {
-            self.built.remove(script.database());
-        }
-        (transcript, rows)
+        transcript
     }
 
     fn rows(&mut self, script: &Script) -> Vec<String> {
@@ -198,7 +211,24 @@ impl Real {
 
 /// Returns whether a table may have other columns behind a script, in whatever letters and blanks that is said.
 fn alters_tables(script: &str) -> bool {
-    script.to_ascii_lowercase().contains("alter")
+    script.to_ascii_lowercase().contains("alter table")
+}
+
+/// Whether later sessions may begin with other settings behind a script.
+fn alters_beginnings(script: &str) -> bool {
+    let script = script.to_ascii_lowercase();
+    ["alter role", "alter database"].iter().any(|alter| script.contains(alter))
+}
+
+/// A look at what sessions of each database begin with, and go back to.
+fn looks() -> Vec<Script> {
+    let shows = "show timezone;show datestyle;show work_mem;show search_path;show intervalstyle;select current_setting(''a.b'', true)";
+    let sets = "set timezone = ''GMT'';set datestyle = sql;set work_mem = ''1MB'';set search_path = two;set a.b = ''now'';reset all";
+    let look = |database: &&str| {
+        let text = format!("{{database={database}}} [Q('{shows}')] | [Q('{sets}')] | [Q('{shows}')] |");
+        text.parse().expect("a script")
+    };
+    DATABASES.iter().map(look).collect()
 }
 
 /// How two transcripts differ. A server that ends with input unread has the kernel reset the connection, and whether its last word
@@ -288,13 +318,19 @@ fn cluster(version: u32) -> Cluster {
 }
 
 /// What the model makes of `script`, unless that is beyond it.
-fn modelled(script: &Script, version: u32) -> Option<Outcome> {
+fn modelled(script: &Script, version: u32) -> Option<(Transcript, Vec<String>, Vec<(Script, Transcript)>)> {
     let mut cluster = cluster(version);
     let transcript = alone::run(&mut cluster, script);
     assert!(cluster.is_quiet(), "locks are left:\n{script}");
     let all = model_rows(&cluster, script.database());
     let beyond = cluster.beyond().is_empty();
-    beyond.then_some((transcript, all))
+    let looks = if alters_beginnings(&script.to_string()) { looks() } else { Vec::new() };
+    let looks = looks.into_iter().map(|look| {
+        let told = alone::run(&mut cluster, &look);
+        (look, told)
+    });
+    let looks = looks.collect();
+    beyond.then_some((transcript, all, looks))
 }
 
 fn model_rows(cluster: &Cluster, database: &str) -> Vec<String> {
@@ -311,8 +347,17 @@ fn model_rows(cluster: &Cluster, database: &str) -> Vec<String> {
 
 /// How the model and the server differ on `script`.
 fn difference(real: &mut Real, script: &Script) -> Option<String> {
-    let (model, model_rows) = modelled(script, real.postgres.version())?;
+    let (model, model_rows, looks) = modelled(script, real.postgres.version())?;
     let (server, server_rows) = real.run(script, &model);
+    let looked: Vec<_> = looks.iter().map(|(look, model)| real.converse(look, model)).collect();
+    if !looks.is_empty() {
+        real.ask(script, BEGIN_AS_AT_FIRST);
+    }
+    for ((look, model), server) in looks.iter().zip(&looked) {
+        if let Some(Difference { left, right, .. }) = told_apart(model, server) {
+            return Some(format!("a session behind it, {}\n model: {left}\nserver: {right}", look.database()));
+        }
+    }
     if let Some(difference) = told_apart(&model, &server) {
         return Some(format!("message {}\n model: {}\nserver: {}", difference.at, difference.left, difference.right));
     }

@@ -1,7 +1,7 @@
 //! One client alone on a model of its own: what it must be told.
 
 use crate::model::Cluster;
-use crate::script::Script;
+use crate::script::{REST, Script};
 use crate::transcript::Transcript;
 
 /// The role that scripts log in as.
@@ -17,7 +17,12 @@ pub fn run(cluster: &mut Cluster, script: &Script) -> Transcript {
     for write in &script.writes {
         cluster.receive(id, &write.bytes());
         transcript.feed(&cluster.take_output(id));
-        if write.wait {
+        if write.rests() {
+            transcript.waited();
+            cluster.advance(REST);
+            transcript.feed(&cluster.take_output(id));
+        }
+        if write.wait || write.rests() {
             transcript.waited();
         }
         if write.cut.is_some() {
@@ -25,6 +30,10 @@ pub fn run(cluster: &mut Cluster, script: &Script) -> Transcript {
         }
     }
     cluster.disconnect(id);
+    if cluster.is_waiting(id) {
+        // What it does is done first.
+        cluster.advance(REST);
+    }
     transcript.feed(&cluster.take_output(id));
     transcript.closed = cluster.is_closed(id);
     cluster.forget(id);

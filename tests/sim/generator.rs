@@ -1,7 +1,7 @@
 //! Scripts from a seed: what clients do in every order and at every place.
 
 use crate::random::Random;
-use crate::script::{Message, NO_FUNCTION, Script, Write};
+use crate::script::{BRIEF, Message, NO_FUNCTION, PROTOCOL, Script, Write};
 
 /// What scripts may hold.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +102,12 @@ impl Generator {
                 self.act(&mut write.messages);
             }
             write.wait = self.random.chance(60);
+            // A client rests behind a write, not within one.
+            while let Some(at) = write.messages.iter().position(|message| *message == Message::Rest) {
+                let rest = write.messages.split_off(at + 1);
+                let messages = std::mem::replace(&mut write.messages, rest);
+                script.writes.push(Write { messages, cut: None, wait: true });
+            }
             script.writes.push(write);
         }
         match self.random.below(12) {
@@ -171,6 +177,12 @@ impl Generator {
         if self.random.chance(5) {
             put("search_path", self.random.pick(&["one, public", "two"]));
         }
+        if self.random.chance(4) {
+            put(PROTOCOL, self.random.pick(&["3.2", "3.2", "3.9", "3.0"]));
+        }
+        if self.random.chance(3) {
+            put(self.random.pick(&["_pq_.one", "_pq_.two"]), "on");
+        }
         startup
     }
 
@@ -226,6 +238,9 @@ impl Generator {
 
     /// One or several messages that belong together.
     fn act(&mut self, out: &mut Vec<Message>) {
+        if !self.options.contend && self.random.below(200) == 0 {
+            return self.outlast(out);
+        }
         if self.options.contend && self.random.chance(40) {
             let statement = self.contended();
             return out.push(Message::Query(vec![statement]));
@@ -303,6 +318,37 @@ impl Generator {
                 }
                 out.push(query(&[self.random.pick(&["commit", "commit", "rollback", "end", "commit and chain"])]));
             }
+        }
+    }
+
+    /// A time limit, and what takes longer: a statement, a transaction that nothing is done in, or one at all.
+    fn outlast(&mut self, out: &mut Vec<Message>) {
+        let limit = self.random.pick(&["statement", "statement", "idle_in_transaction_session", "transaction"]);
+        let begin = query(&[self.random.pick(&["begin", "begin", "select 1", "begin;select 1/0"])]);
+        let set = query(&[&format!("set {limit}{BRIEF}")]);
+        out.extend(if self.random.chance(50) { [begin, set] } else { [set, begin] });
+        match self.random.below(if limit == "statement" { 3 } else { 6 }) {
+            // Not by a simple query: the model waits in front of the columns, and the server behind them.
+            0..=2 => {
+                out.push(parse("", "select pg_sleep(1)".to_owned()));
+                out.push(Message::Bind { portal: String::new(), name: String::new(), params: vec![], binary: false });
+                out.push(execute("", 0));
+                self.end(out);
+            }
+            3 => {
+                // Between two messages of a pipeline.
+                out.push(parse("", "select 1".to_owned()));
+                self.end(out);
+            }
+            _ => {}
+        }
+        out.push(Message::Rest);
+        if self.random.chance(50) {
+            out.push(query(&[&format!("set {limit}_timeout = 0")]));
+        } else {
+            out.push(query(&["select 1"]));
+            out.push(query(&["rollback"]));
+            out.push(query(&[&format!("reset {limit}_timeout")]));
         }
     }
 
@@ -886,6 +932,33 @@ impl Generator {
         }
     }
 
+    /// What later sessions begin with.
+    fn beginning(&mut self) -> String {
+        let random = &mut self.random;
+        let of = random.pick(&[
+            "database alpha",
+            "database beta",
+            "role trust_user",
+            "role trust_user",
+            "role trust_user in database alpha",
+        ]);
+        let what = random.pick(&[
+            "set timezone = 'Asia/Tokyo'",
+            "set timezone to 'Europe/Berlin'",
+            "set datestyle = german",
+            "set datestyle to sql, dmy",
+            "set work_mem = '5MB'",
+            "set search_path = two, public",
+            "set a.b = 'begun'",
+            "set intervalstyle to iso_8601",
+            "set timezone = 'Nowhere/Land'",
+            "set work_mem to default",
+            "reset timezone",
+            "reset all",
+        ]);
+        format!("alter {of} {what}")
+    }
+
     fn setting_name(&mut self) -> &'static str {
         self.random.pick(&[
             "timezone",
@@ -960,6 +1033,7 @@ impl Generator {
         }
         match self.random.below(70) {
             59 | 60 => self.function(),
+            64 if !self.options.contend && self.random.chance(25) => self.beginning(),
             64..=66 => self.characteristics(),
             67 => self.role(),
             68 => self.two_phases(),
@@ -1184,6 +1258,16 @@ impl Generator {
     }
 
     fn listening(&mut self) -> String {
+        if !self.options.contend && self.random.chance(60) {
+            self.token += 1;
+            let payload = format!("k{}_{}", self.options.client, self.token);
+            return match self.random.below(6) {
+                0 | 1 => "listen everyone".to_owned(),
+                2 => self.random.pick(&["unlisten everyone", "unlisten *", "listen everyone"]).to_owned(),
+                3 => format!("select pg_notify('everyone', '{payload}')"),
+                _ => format!("notify everyone, '{payload}'"),
+            };
+        }
         let channel = self.random.pick(&CHANNELS);
         match self.random.below(6) {
             0 | 1 => format!("listen {channel}"),

@@ -5,9 +5,21 @@
 //! Describe, `B(portal,name,'param'…)` Bind (`b` for binary results), `O(portal,name,'formats','formats','param'…)` the same with
 //! format codes of the parameters and of the result, `E` or `E(portal,limit)` Execute, `C(S,x)` Close, `S` Sync, `H` Flush,
 //! `X` Terminate, `d('…')` CopyData, `c` CopyDone, `f('…')` CopyFail, `F(oid,'argument'…)` function call (`F` of none that there is),
-//! `R(hex)` bytes as they are. `{name=value}` in front is what the startup packet says besides user and database (`database` among them).
+//! `R(hex)` bytes as they are. With `~` in it the client waits for its answers behind a write, and then rests for longer than a short time
+//! limit allows. `{name=value}` in front is what the startup packet says besides user and database (`database` among them, and `protocol`,
+//! which is its version).
 
 use std::fmt;
+use std::time::Duration;
+
+/// For how long a client rests, which is longer than a sleep of a second and what [`BRIEF`] allows behind that.
+pub const REST: Duration = Duration::from_secs(2);
+
+/// The time that a client allows its statements or itself which it rests for longer than.
+pub const BRIEF: &str = "_timeout = '500ms'";
+
+/// What the startup packet's version is said with.
+pub const PROTOCOL: &str = "protocol";
 
 /// The OID of no function.
 pub const NO_FUNCTION: u32 = 1;
@@ -61,6 +73,8 @@ pub enum Message {
         args: Vec<Option<String>>,
     },
     Raw(Vec<u8>),
+    /// No message: the client rests behind the write.
+    Rest,
 }
 
 /// Bytes that are written at once.
@@ -83,7 +97,10 @@ pub struct Script {
 impl Script {
     /// The startup packet for `user`.
     pub fn startup_packet(&self, user: &str) -> Vec<u8> {
-        let mut body = (3_i32 << 16).to_be_bytes().to_vec();
+        let minor =
+            self.startup.iter().find(|(name, _)| name == PROTOCOL).and_then(|(_, said)| said.strip_prefix("3."));
+        let minor = minor.and_then(|minor| minor.parse::<i32>().ok()).unwrap_or(0);
+        let mut body = (3_i32 << 16 | minor).to_be_bytes().to_vec();
         let mut put = |name: &str, value: &str| {
             for text in [name, value] {
                 body.extend_from_slice(text.as_bytes());
@@ -92,7 +109,8 @@ impl Script {
         };
         put("user", user);
         put("database", self.database());
-        self.startup.iter().filter(|(name, _)| name != "database").for_each(|(name, value)| put(name, value));
+        let rest = self.startup.iter().filter(|(name, _)| name != "database" && name != PROTOCOL);
+        rest.for_each(|(name, value)| put(name, value));
         body.push(0);
         let mut packet = size(body.len() + 4).to_be_bytes().to_vec();
         packet.extend(body);
@@ -106,6 +124,11 @@ impl Script {
 }
 
 impl Write {
+    /// Whether the client rests behind it.
+    pub fn rests(&self) -> bool {
+        self.messages.contains(&Message::Rest)
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.messages.iter().for_each(|message| message.put(&mut bytes));
@@ -161,6 +184,7 @@ impl Message {
                 out.extend([0, 0]);
             }),
             Self::Raw(bytes) => out.extend_from_slice(bytes),
+            Self::Rest => {}
         }
     }
 
@@ -289,6 +313,7 @@ impl fmt::Display for Message {
                 write!(f, "F({oid}")?;
                 shown(f, args)
             }
+            Self::Rest => f.write_str("~"),
             Self::Raw(bytes) => {
                 f.write_str("R(")?;
                 bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
@@ -416,6 +441,7 @@ impl<'a> Reader<'a> {
             'C' => Message::Close { kind: next().chars().next().unwrap_or('S'), name: next() },
             'E' => Message::Execute { portal: next(), limit: next().parse().unwrap_or(0) },
             'S' => Message::Sync,
+            '~' => Message::Rest,
             'H' => Message::Flush,
             'X' => Message::Terminate,
             'd' => Message::CopyData(next()),

@@ -64,7 +64,8 @@ impl Transcript {
             b'E' | b'N' => report(body),
             b'T' => columns(body),
             b'A' => body.get(4..).unwrap_or_default().into(),
-            b'K' => Box::default(),
+            // Its length.
+            b'K' => Box::from([u8::try_from(body.len()).unwrap_or_default()]),
             b'S' => {
                 let name = body.split(|&byte| byte == 0).next().unwrap_or_default();
                 if !COMPARED.contains(&name) {

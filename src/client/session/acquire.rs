@@ -35,6 +35,8 @@ impl Session<'_> {
             match &acquired {
                 // Dropping a lease closes its connection; a new one fits every client.
                 Acquired::Lease(lease, _) if self.reads_otherwise(&lease.state) => {}
+                // In the next pool it keeps the settings that it has been told.
+                Acquired::Failed(CheckoutError::Moved) => {}
                 _ => return acquired,
             }
         }

@@ -78,6 +78,8 @@ pub(crate) enum CheckoutError {
     Exhausted(ClientError),
     /// The role that the client logged in as has been renamed or dropped.
     Replaced,
+    /// Sessions begin with something else by now: clients go on in another pool.
+    Moved,
     /// pgferry is going away.
     Closed,
 }
@@ -95,7 +97,8 @@ impl CheckoutError {
                 "terminating connection: its role was renamed or dropped, and its name is another role's",
             )
             .hint("Connect again."),
-            Self::Closed => ClientError::fatal(
+            // No client is told that it has moved: it asks again.
+            Self::Moved | Self::Closed => ClientError::fatal(
                 ErrorSource::Limits,
                 sqlstate::ADMIN_SHUTDOWN,
                 "terminating connection: pgferry is shutting down",

@@ -334,7 +334,10 @@ impl Pool {
         let ServerSide { local_backends, .. } = &*self.server_side;
         let mut params = new_conn.params;
         let now = Instant::now();
-        self.parameters.learn_login(&mut params, &asked, now);
+        // What sessions begin with by now is not what the clients of a former pool have been told.
+        if self.role_auth.succession().is_none() || self.parameters.baseline().is_none() {
+            self.parameters.learn_login(&mut params, &asked, now);
+        }
         let id = new_conn.birth.id;
         let tls = new_conn.conn.stream().tls().map(TlsSession::describe);
         let gate = Arc::new(CancelGate::default());

@@ -79,6 +79,7 @@ impl Pool {
             Ok(Ok(pooled)) => Ok(Lease::new(pooled, Arc::clone(self))),
             Ok(Err(WaitError::Connect(error))) => Err(CheckoutError::Dial(error)),
             Ok(Err(WaitError::Timeout)) => Err(CheckoutError::Exhausted(self.exhausted(patience))),
+            Ok(Err(WaitError::Moved)) => Err(CheckoutError::Moved),
             Err(_) => Err(CheckoutError::Closed),
         }
     }
@@ -107,6 +108,12 @@ impl Pool {
             pooled.close_reason = CloseReason::Dead;
         }
         None
+    }
+
+    /// Sends the clients that wait to the pool that has taken the place of this one: what is opened here from now on begins with something
+    /// else than they have been told.
+    pub(in crate::upstream) fn move_waiters_on(&self) {
+        self.queue().move_on();
     }
 
     /// Takes an idle connection out that is fit `now`.

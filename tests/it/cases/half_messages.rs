@@ -81,6 +81,24 @@ fn message_that_a_client_did_not_finish_is_not_carried_out() {
     findings.report();
 }
 
+/// An answer that was not asked for yet never comes: the connection is not kept for it.
+#[test]
+fn connection_of_a_client_that_did_not_finish_makes_room_for_the_next() {
+    let postgres = Postgres::start_with(&[]);
+    let room_for_one =
+        [("PGFERRY_CLEANUP_TIMEOUT", "1h"), ("PGFERRY_POOL_SIZE", "1"), ("PGFERRY_RESERVE_POOL_SIZE", "0")];
+    for setup in [SESSION[0], TRANSACTION[0]] {
+        let ferry = setup.start_with(&postgres.url(), &room_for_one);
+        for before in [Vec::new(), query("begin")] {
+            let last = bind("", "", &[&"x".repeat(LONG)]);
+            let mut raw = ferry.session();
+            raw.send(&[before, parse("", "select length($1)"), last[..last.len() - 600].to_vec()].concat());
+            drop(raw);
+            assert_eq!(ferry.session().value("select 'served'"), "served", "{setup:?}");
+        }
+    }
+}
+
 /// A message that comes in pieces, slowly, is carried out as ever.
 #[test]
 fn message_in_pieces_is_carried_out_once() {

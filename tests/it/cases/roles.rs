@@ -1,8 +1,8 @@
 //! What a session begins with by its role: the role itself, by its startup packet or by `ALTER ROLE … SET role`, and settings.
 
 use super::script::{A, B, Params, SESSION_TWO, Script, TRANSACTION_TWO, compare};
-use crate::harness::protocol_client::startup;
-use crate::harness::{Pgferry, Postgres, ProtocolClient};
+use crate::harness::protocol_client::{query, startup};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
 
 fn logged_in(mut client: ProtocolClient, params: &[(&str, &str)]) -> ProtocolClient {
     client.send(&startup(&[&[("database", "postgres")][..], params].concat()));
@@ -73,6 +73,26 @@ fn a_client_keeps_the_settings_that_it_was_told() {
             assert!(!answer.iter().any(|message| message.body == b"TimeZone\0Asia/Tokyo\0"), "{answer:?}");
             assert_eq!(client.value(SHOW), "UTC", "behind {sql}");
         }
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_a_connection_meanwhile_keeps_them_too() {
+    const SHOW: &str = "show timezone";
+    let postgres = Postgres::start_with(&["timezone='UTC'"]);
+    postgres.sql("create role changed login;");
+    let args = ["--pool-mode", "transaction", "--pool-size", "1"];
+    let ferry = Pgferry::start_with(&postgres.url(), &args, &[("PGFERRY_RESERVE_POOL_SIZE", "0")]);
+    let [mut has, mut waits, mut rests] = [(); 3].map(|()| logged_in(ferry.raw(), &[("user", "changed")]));
+    has.query("begin");
+    waits.send(&query(SHOW));
+    eventually("it waits", || ferry.report().get("waiting_now") == 1);
+    ferry.session().query("alter role changed set timezone = 'Asia/Tokyo'");
+    has.query("commit");
+    let answer = waits.until_ready();
+    assert!(answer.iter().any(|message| message.tag == b'D' && message.columns() == ["UTC"]), "{answer:?}");
+    for client in [&mut has, &mut waits, &mut rests] {
+        assert_eq!(client.value(SHOW), "UTC");
     }
 }
 

@@ -187,7 +187,7 @@ impl Backend {
         }
         if self.ready {
             self.send_ready();
-            let allowed = self.settings.time("idle_in_transaction_session_timeout");
+            let allowed = self.settings.time_within_transaction("idle_in_transaction_session_timeout");
             self.idle_until = allowed.filter(|_| self.transaction.is_block()).map(|allowed| shared.now + allowed);
         }
         // They are looked for where the server waits for a message (`ProcessClientReadInterrupt`), not where it has got the next one already.
@@ -254,6 +254,7 @@ impl Backend {
     }
 
     fn outcome(&mut self, shared: &mut Shared, result: Result<(), Stop>) -> bool {
+        self.limit_transaction(shared);
         match result {
             Ok(()) => self.phase != Phase::Closed,
             Err(Stop::Error(report)) => {
@@ -270,6 +271,21 @@ impl Backend {
                 deadlock
             }
         }
+    }
+
+    /// `StartTransaction` and `assign_transaction_timeout`: the time that a transaction is allowed begins with it, or when it is set.
+    fn limit_transaction(&mut self, shared: &Shared) {
+        let allowed = self.settings.time("transaction_timeout").filter(|_| self.transaction.is_any());
+        self.transaction.until = allowed.map(|allowed| self.transaction.until.unwrap_or_else(|| shared.now + allowed));
+    }
+
+    /// The FATAL that a time limit is due to end the session with.
+    pub fn overdue(&self, now: std::time::Duration) -> Option<Report> {
+        if self.transaction.until.is_some_and(|until| until <= now) {
+            return Some(Report::fatal("25P04", "terminating connection due to transaction timeout"));
+        }
+        let is_idle_too_long = self.idle_until.is_some_and(|until| until <= now);
+        is_idle_too_long.then(|| Report::fatal("25P03", "terminating connection due to idle-in-transaction timeout"))
     }
 
     /// Whether it works on a simple query whose message has been read.

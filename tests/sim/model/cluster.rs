@@ -188,6 +188,13 @@ impl Cluster {
         self.settle();
     }
 
+    /// What has been told on a channel of a database, in order.
+    pub fn notifications<'a>(&'a self, database: &'a str, channel: &'a str) -> impl Iterator<Item = &'a str> {
+        let told = self.shared.notified.iter();
+        let told = told.filter(move |told| *told.database == *database && *told.channel == *channel);
+        told.map(|told| &*told.payload)
+    }
+
     /// The pid and secret that its client was told.
     pub fn key(&self, id: BackendId) -> (i32, i32) {
         self.backend(id).map_or((0, 0), |backend| (backend.pid, backend.secret))
@@ -198,20 +205,24 @@ impl Cluster {
         self.shared.now
     }
 
-    /// Lets time pass, which ends sleeps and transactions that nothing is done in.
+    /// Lets time pass, which ends sleeps and transactions that nothing is done in, each when it is due.
     pub fn advance(&mut self, by: Duration) {
-        let due = self.next_wake().is_some_and(|at| at <= self.shared.now + by);
-        self.shared.now += by;
-        if !due {
-            return;
+        let until = self.shared.now + by;
+        while let Some(due) = self.next_wake().filter(|at| *at <= until) {
+            self.shared.now = due.max(self.shared.now);
+            self.wake();
         }
+        self.shared.now = until;
+    }
+
+    /// What is due by now happens.
+    fn wake(&mut self) {
         let now = self.shared.now;
         for backend in self.backends.iter_mut().flatten() {
-            if backend.idle_until.is_some_and(|until| until <= now) {
-                backend.error(
-                    &mut self.shared,
-                    &Report::fatal("25P03", "terminating connection due to idle-in-transaction timeout"),
-                );
+            if backend.phase != Phase::Closed
+                && let Some(fatal) = backend.overdue(now)
+            {
+                backend.interrupt(&mut self.shared, &fatal);
             }
         }
         self.shared.locks.released = true;
@@ -225,7 +236,8 @@ impl Cluster {
             Wait::Lock(..) => None,
         };
         let asleep = self.shared.locks.waiting.iter().filter_map(|(_, wait)| until(wait));
-        asleep.chain(self.backends.iter().flatten().filter_map(|backend| backend.idle_until)).min()
+        let open = self.backends.iter().flatten().filter(|backend| backend.phase != Phase::Closed);
+        asleep.chain(open.flat_map(|backend| [backend.idle_until, backend.transaction.until]).flatten()).min()
     }
 
     /// Connections that are open.

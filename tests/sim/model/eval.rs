@@ -366,7 +366,7 @@ impl Backend {
 
     /// Lets `length` pass once, as far as `statement_timeout` allows.
     fn sleep(&mut self, shared: &Shared, length: Duration) -> Result<(), Stop> {
-        let allowed = self.settings.time("statement_timeout");
+        let allowed = self.settings.time_within_transaction("statement_timeout");
         let since = *self.asleep_since.get_or_insert(shared.now);
         let until = since + allowed.map_or(length, |allowed| allowed.min(length));
         if until > shared.now {

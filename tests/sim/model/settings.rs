@@ -101,7 +101,7 @@ const REPORTED: [(&str, Kind, &str); 13] = [
     ("TimeZone", Kind::TimeZone, "UTC"),
 ];
 
-const OTHERS: [(&str, Kind, &str); 13] = [
+const OTHERS: [(&str, Kind, &str); 14] = [
     ("default_transaction_isolation", Kind::Isolation, "read committed"),
     ("transaction_isolation", Kind::Isolation, "read committed"),
     ("transaction_read_only", Kind::Bool, "off"),
@@ -111,11 +111,15 @@ const OTHERS: [(&str, Kind, &str); 13] = [
     ("statement_timeout", Kind::Time, "0"),
     ("lock_timeout", Kind::Time, "0"),
     ("idle_in_transaction_session_timeout", Kind::Time, "0"),
+    ("transaction_timeout", Kind::Time, "0"),
     ("work_mem", Kind::Memory, "4MB"),
     ("extra_float_digits", Kind::Int, "1"),
     ("enable_seqscan", Kind::Bool, "on"),
     ("role", Kind::Role, "none"),
 ];
+
+/// Since this version a transaction may be allowed a time.
+const LIMITS_TRANSACTIONS: u32 = 17;
 
 /// The settings that a transaction has for itself, and those that they are made of when it begins.
 const OF_TRANSACTION: [(&str, &str); 2] =
@@ -177,7 +181,10 @@ impl Settings {
                 }
             }
         };
-        let all: Vec<Setting> = REPORTED.iter().map(make(true)).chain(OTHERS.iter().map(make(false))).collect();
+        let is_there =
+            |(name, _, _): &&(&str, Kind, &str)| *name != "transaction_timeout" || version >= LIMITS_TRANSACTIONS;
+        let others = OTHERS.iter().filter(is_there).map(make(false));
+        let all: Vec<Setting> = REPORTED.iter().map(make(true)).chain(others).collect();
         let place = |name: &str| all.iter().position(|setting| *setting.name == *name).unwrap_or_default();
         let of_transaction = OF_TRANSACTION.map(|(name, default)| (place(name), place(default)));
         let at_once = (version < 14).then(Vec::new);
@@ -503,6 +510,12 @@ impl Settings {
     pub fn time(&self, name: &str) -> Option<Duration> {
         let millis = number(self.get(name)?, &TIME).and_then(|millis| u64::try_from(millis).ok());
         millis.filter(|millis| *millis > 0).map(Duration::from_millis)
+    }
+
+    /// The same, unless a transaction may take no longer, which then counts alone.
+    pub fn time_within_transaction(&self, name: &str) -> Option<Duration> {
+        let limit = self.time("transaction_timeout");
+        self.time(name).filter(|allowed| limit.is_none_or(|limit| *allowed < limit))
     }
 
     /// The encoding of the client's texts.

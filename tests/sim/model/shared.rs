@@ -8,7 +8,7 @@ use super::catalog::{Column, Database, TableId, Xid};
 use super::error::Report;
 use super::lock::Locks;
 use super::sql::{self, ast::Statement};
-use super::transaction::PreparedTransaction;
+use super::transaction::{PreparedTransaction, Sessions};
 use super::value::{Type, Value};
 
 /// How many texts are kept parsed.
@@ -33,6 +33,8 @@ pub struct Shared {
     pub databases: BTreeMap<Rc<str>, Database>,
     pub locks: Locks,
     pub notifications: Vec<Notification>,
+    /// All that there have been, in order.
+    pub notified: Vec<Notification>,
     pub terminated: Vec<i32>,
     /// Pids, with the secrets of those who ask from outside.
     pub cancelled: Vec<(i32, Option<i32>)>,
@@ -41,6 +43,8 @@ pub struct Shared {
     pub configured: Vec<(&'static str, &'static str)>,
     /// The same for sessions that begin from now on, as `ALTER DATABASE … SET` has it.
     pub defaults: Vec<(&'static str, &'static str)>,
+    /// What sessions begin with, as `pg_db_role_setting` has it.
+    pub beginnings: BTreeMap<Sessions, BTreeMap<Rc<str>, Rc<str>>>,
     /// Prepared transactions, by their names.
     pub prepared: BTreeMap<Rc<str>, PreparedTransaction>,
     /// The major version of the server.
@@ -84,6 +88,25 @@ impl Shared {
         }
         known.insert(text.into(), Rc::clone(&parsed));
         Ok(parsed)
+    }
+
+    /// Changes what sessions begin with.
+    pub fn alter_beginning(
+        beginnings: &mut BTreeMap<Sessions, BTreeMap<Rc<str>, Rc<str>>>,
+        sessions: Sessions,
+        name: Option<Rc<str>>,
+        value: Option<Rc<str>>,
+    ) {
+        let settings = beginnings.entry(sessions).or_default();
+        match (name, value) {
+            (Some(name), Some(value)) => {
+                settings.insert(name, value);
+            }
+            (Some(name), None) => {
+                settings.remove(&name);
+            }
+            (None, _) => settings.clear(),
+        }
     }
 
     pub fn new_xid(&mut self) -> Xid {

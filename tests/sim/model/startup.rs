@@ -1,11 +1,16 @@
 //! The start of a connection.
 
+use std::rc::Rc;
+
 use super::backend::{Backend, Phase};
 use super::error::Report;
 use super::shared::Shared;
 use super::wire::put_string;
 
-const PROTOCOL_3: i32 = 3 << 16;
+const PROTOCOL_3: i32 = 3;
+
+/// Since this version a client may speak version 3.2 of the protocol.
+const SPEAKS_3_2: u32 = 18;
 const CANCEL: i32 = 80_877_102;
 const SSL: i32 = 80_877_103;
 const GSS: i32 = 80_877_104;
@@ -40,9 +45,11 @@ impl Backend {
                 self.close(shared);
                 false
             }
-            PROTOCOL_3 => {
+            asked if asked >> 16 == PROTOCOL_3 => {
+                let latest = if shared.version >= SPEAKS_3_2 { PROTOCOL_3 << 16 | 2 } else { PROTOCOL_3 << 16 };
+                self.negotiate(asked, latest, body);
                 match self.log_in(shared, body) {
-                    Ok(()) => self.welcome(),
+                    Ok(()) => self.welcome(asked.min(latest)),
                     Err(fatal) => self.error(shared, &fatal),
                 }
                 true
@@ -54,6 +61,23 @@ impl Backend {
         }
     }
 
+    /// `SendNegotiateProtocolVersion`, where that is due.
+    fn negotiate(&mut self, asked: i32, latest: i32, body: &[u8]) {
+        let options: Vec<&[u8]> =
+            body.split(|&byte| byte == 0).step_by(2).filter(|name| name.starts_with(b"_pq_.")).collect();
+        if asked <= latest && options.is_empty() {
+            return;
+        }
+        self.output.message(b'v', |body| {
+            body.extend(latest.to_be_bytes());
+            body.extend(u32::try_from(options.len()).unwrap_or_default().to_be_bytes());
+            for name in options {
+                body.extend(name);
+                body.push(0);
+            }
+        });
+    }
+
     fn log_in(&mut self, shared: &mut Shared, body: &[u8]) -> Result<(), Report> {
         let mut strings = body.split(|&byte| byte == 0).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         let (mut user, mut database, mut wanted, mut first) = (String::new(), String::new(), Vec::new(), Vec::new());
@@ -62,6 +86,7 @@ impl Backend {
                 "user" => user = value,
                 "database" => database = value,
                 "replication" => {}
+                option if option.starts_with("_pq_.") => {}
                 // The last counts, and before all others.
                 "options" => first = options(&value),
                 _ => wanted.push((name, value)),
@@ -82,6 +107,14 @@ impl Backend {
             self.settings.begin_with(name, value);
         }
         self.configured = shared.configured.len();
+        let role = || Some(Rc::<str>::from(user.as_str()));
+        let place = || Some(Rc::<str>::from(database.as_str()));
+        // What is said of more than these comes first.
+        for sessions in [(place(), None), (None, role()), (place(), role())] {
+            for (name, value) in shared.beginnings.get(&sessions).into_iter().flatten() {
+                self.settings.start(name, value).map_err(|error| Report::fatal(error.code, error.message))?;
+            }
+        }
         for (name, value) in first.into_iter().chain(wanted) {
             self.settings.start(&name, &value).map_err(|error| Report::fatal(error.code, error.message))?;
         }
@@ -92,7 +125,8 @@ impl Backend {
         Ok(())
     }
 
-    fn welcome(&mut self) {
+    /// Tells a client that speaks `protocol` what it must know.
+    fn welcome(&mut self, protocol: i32) {
         let output = &mut self.output;
         for (name, value) in self.settings.reported() {
             output.message(b'S', |body| {
@@ -103,6 +137,9 @@ impl Backend {
         let (pid, secret) = (self.pid, self.secret);
         self.output.message(b'K', |body| {
             body.extend(pid.to_be_bytes());
+            // Longer ones differ in their end.
+            let front: &[u8] = if protocol & 0xffff < 2 { &[] } else { &[7; 28] };
+            body.extend_from_slice(front);
             body.extend(secret.to_be_bytes());
         });
         self.ready = true;

@@ -15,7 +15,7 @@ use super::lock::{Mode, Tag};
 use super::portal::{CommandTag, State};
 use super::settings::Action;
 use super::shared::Shared;
-use super::sql::ast::{ColumnDef, Discard, Expr, Modes, Name, OnCommit, Select, SetTo, Statement};
+use super::sql::ast::{Beginning, ColumnDef, Discard, Expr, Modes, Name, OnCommit, Select, SetTo, Statement};
 use super::transaction::{Listening, Undo};
 use super::value::{Type, Value};
 
@@ -248,6 +248,7 @@ impl Backend {
             }
             Statement::CreateTableAs { temp, name, select } => self.create_table_as(shared, *temp, name, select),
             Statement::DropTable { if_exists, name } => self.drop_table(shared, *if_exists, name),
+            Statement::AlterBeginning(beginning) => self.alter_beginning(shared, beginning),
             Statement::AddColumn { table, column } => self.add_column(shared, table, column),
             Statement::AlterType { table, column, ty } => self.alter_type(shared, table, column, *ty),
         }
@@ -319,6 +320,26 @@ impl Backend {
         self.settings.set(name, value.as_deref(), if local { Action::Local } else { Action::Set })?;
         self.refresh_path(shared);
         done("SET")
+    }
+
+    /// `AlterSetting`.
+    fn alter_beginning(&mut self, shared: &mut Shared, beginning: &Beginning) -> Result<Ran, Stop> {
+        let Beginning { of, name, to } = beginning;
+        if self.current_user() != self.user {
+            return fail("42501", "permission denied to alter setting");
+        }
+        let value = match (name, to) {
+            (Some(name), SetTo::Values(values)) => {
+                let value = self.settings.flatten(name, values)?;
+                self.settings.clone().start(name, &value)?;
+                Some(value)
+            }
+            _ => None,
+        };
+        self.xid(shared);
+        let name = name.as_ref().map(|name| name.to_ascii_lowercase().into());
+        self.transaction.undo.push(Undo::Beginning(of.clone(), name, value));
+        done(if of.1.is_some() { "ALTER ROLE" } else { "ALTER DATABASE" })
     }
 
     fn discard(&mut self, shared: &mut Shared, what: Discard, top: bool) -> Result<Ran, Stop> {

@@ -313,3 +313,66 @@ fn what_is_no_text_is_refused_before_anything_is_done_for_it() {
     let told = scene.says(0, &format!("Q('begin') {} Q('rollback')", without("[P('','') S]")));
     assert_eq!(told, "C(BEGIN) Z(T) E(ERROR 22021) Z(E) C(ROLLBACK) Z(I)");
 }
+
+#[test]
+fn sessions_begin_with_what_was_said_before_them() {
+    let mut scene = Scene::new(1);
+    scene.says(
+        0,
+        "Q('begin') Q('alter database alpha set work_mem = ''5MB''') Q('alter role trust_user set a.b = ''begun''')",
+    );
+    let early = scene.connect();
+    assert_eq!(scene.says(early, "Q('show work_mem')"), "T(work_mem:25.0) D(4MB) C(SHOW) Z(I)", "not committed");
+    assert_eq!(scene.says(0, "Q('commit') Q('show work_mem')"), "C(COMMIT) Z(I) T(work_mem:25.0) D(4MB) C(SHOW) Z(I)");
+    let late = scene.connect();
+    scene.says(late, "Q('set work_mem = ''1MB'';set a.b = ''now'';reset all')");
+    let told = scene.says(late, "Q('show work_mem;select current_setting(''a.b'')')");
+    assert_eq!(told, "T(work_mem:25.0) D(5MB) C(SHOW) T(current_setting:25.0) D(begun) C(SELECT 1) Z(I)");
+    scene
+        .says(0, "Q('alter database alpha reset all') Q('alter role trust_user in database beta set work_mem = 2048')");
+    let last = scene.connect();
+    assert_eq!(scene.says(last, "Q('show work_mem')"), "T(work_mem:25.0) D(4MB) C(SHOW) Z(I)");
+}
+
+#[test]
+fn time_limits_end_what_takes_longer() {
+    let limited = |version: u32, script: &str| {
+        let mut scene = Scene::new(0);
+        scene.cluster = Cluster::new(&super::Options { version, ..super::Options::default() });
+        scene.connect();
+        scene.says(0, script);
+        scene.cluster.advance(crate::script::REST);
+        scene.told(0)
+    };
+    assert_eq!(limited(15, "Q('set statement_timeout = 500') Q('select pg_sleep(1)')"), "E(ERROR 57014) Z(I)");
+    for script in ["Q('begin')", "Q('begin') Q('select 1/0')"] {
+        let script = format!("Q('set idle_in_transaction_session_timeout = 500') {script}");
+        assert_eq!(limited(15, &script), "E(FATAL 25P03)", "{script}");
+        assert_eq!(limited(15, &format!("{script} [P('','select 1')]")), "", "a message has come");
+    }
+    assert_eq!(limited(15, "Q('set idle_in_transaction_session_timeout = 500')"), "");
+    for script in ["Q('begin')", "Q('select pg_sleep(1)')", "Q('set idle_in_transaction_session_timeout = 600;begin')"]
+    {
+        assert_eq!(limited(18, &format!("Q('set transaction_timeout = 500') {script}")), "E(FATAL 25P04)", "{script}");
+    }
+    assert_eq!(limited(18, "Q('set transaction_timeout = 500')"), "");
+}
+
+#[test]
+fn versions_of_the_protocol_are_negotiated() {
+    let begins = |version: u32, script: &str| {
+        let mut cluster = Cluster::new(&super::Options { version, ..super::Options::default() });
+        let script: Script = script.parse().expect("a script");
+        let id = cluster.connect();
+        cluster.receive(id, &script.startup_packet(USER));
+        let mut transcript = Transcript::default();
+        transcript.feed(&cluster.take_output(id));
+        let key = transcript.seen.iter().find(|seen| seen.tag == b'K').map_or(0, |seen| seen.body[0]);
+        (transcript.seen.iter().any(|seen| seen.tag == b'v'), key)
+    };
+    assert_eq!(begins(15, ""), (false, 8));
+    assert_eq!(begins(15, "{protocol=3.2}"), (true, 8));
+    assert_eq!(begins(15, "{_pq_.one=on}"), (true, 8));
+    assert_eq!(begins(18, "{protocol=3.2}"), (false, 36));
+    assert_eq!(begins(18, "{protocol=3.9}"), (true, 36));
+}

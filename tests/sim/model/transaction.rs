@@ -1,6 +1,7 @@
 //! A session's transaction: the block state of `xact.c`, and what is to be done when it ends.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::BackendId;
 use super::catalog::{Column, TableId, Xid};
@@ -34,7 +35,12 @@ pub enum Undo {
     Dropped(TableId),
     Altered(TableId, Rc<[Column]>, Vec<(u64, Rc<[Value]>)>),
     TempNamespace,
+    /// What sessions begin with changes once it is final: whose, which setting or all, and to what.
+    Beginning(Sessions, Option<Rc<str>>, Option<Rc<str>>),
 }
+
+/// The sessions of a database, of a role, or of both.
+pub type Sessions = (Option<Rc<str>>, Option<Rc<str>>);
 
 #[derive(Clone, Debug)]
 pub enum Listening {
@@ -84,6 +90,8 @@ pub struct Transaction {
     pub gid: Option<Rc<str>>,
     /// It has used a temporary table.
     pub temp: bool,
+    /// When `transaction_timeout` ends its session.
+    pub until: Option<Duration>,
     /// Tables that go when it is committed.
     pub drop_at_commit: Vec<TableId>,
 }

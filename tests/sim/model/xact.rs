@@ -295,7 +295,9 @@ impl Backend {
                 if self.listening.contains(&channel) {
                     self.notified.push((pid, Rc::clone(&channel), Rc::clone(&payload)));
                 }
-                shared.notifications.push(Notification { database, pid, channel, payload });
+                let notification = Notification { database, pid, channel, payload };
+                shared.notified.push(notification.clone());
+                shared.notifications.push(notification);
             }
         }
         self.transaction = Transaction::default();
@@ -482,6 +484,7 @@ impl Backend {
                     }
                 }
                 Undo::TempNamespace => self.temp_namespace = false,
+                Undo::Beginning(..) => {}
             }
         }
         self.refresh_path(shared);
@@ -508,6 +511,9 @@ impl Backend {
                 }
                 Undo::Dropped(id) => database.remove(id),
                 Undo::Altered(..) | Undo::TempNamespace => {}
+                Undo::Beginning(sessions, name, value) => {
+                    Shared::alter_beginning(&mut shared.beginnings, sessions, name, value);
+                }
             }
         }
     }

@@ -33,8 +33,15 @@ impl Control {
         *self = Self::default();
     }
 
+    /// Its request goes to another connection; says whether that is cancelled.
+    pub fn set_unconnected(&mut self) -> bool {
+        self.doing = Doing::Waiting;
+        self.cancelled
+    }
+
+    /// A request that came on the way here is kept.
     pub fn set_waiting(&mut self) {
-        *self = Self { doing: Doing::Waiting, cancelled: false };
+        self.doing = Doing::Waiting;
     }
 
     pub fn set_preparing(&mut self) {

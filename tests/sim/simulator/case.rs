@@ -187,6 +187,11 @@ impl Case {
 
     /// Whether the server's defaults change in the run.
     pub fn has_new_defaults(&self) -> bool {
+        self.has_told_nobody() || self.members.iter().any(|member| expected::alters_beginnings(&member.script))
+    }
+
+    /// Whether they change without a client's saying so.
+    pub fn has_told_nobody(&self) -> bool {
         self.faults.iter().any(|(_, fault)| matches!(fault, Fault::Reload | Fault::NewDefault))
     }
 
@@ -214,6 +219,9 @@ impl Case {
             if member.units.is_none() {
                 decoration::decorate(&mut member.script, &mut Random::new(seed ^ 0xdec0));
             }
+        }
+        if members.iter().any(|member| expected::alters_beginnings(&member.script)) {
+            members.iter_mut().for_each(|member| expected::leave_default_zone(&mut member.script));
         }
         // No client runs code that the others don't know of.
         let runs_code = |member: &Member| member.script.to_string().to_ascii_lowercase().contains("code.");

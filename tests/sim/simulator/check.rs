@@ -8,7 +8,7 @@ use pgferry::internals::config::{Mode, Reset};
 
 use super::account::Owed;
 use super::case::{Case, Member, NEW_ZONE};
-use super::client::Client;
+use super::client::{Client, EVERYONE, is_of_others, told_everyone};
 use super::defaults;
 use super::expected;
 use super::play::{Alone, Played, TABLES};
@@ -34,13 +34,16 @@ pub fn check(case: &Case, played: &Played) -> Option<Finding> {
     }
     let mut told = false;
     for (id, ((client, alone), member)) in played.clients.iter().zip(&played.alone).zip(&case.members).enumerate() {
-        match against_alone(client, alone, member, case) {
+        match against_alone(id, client, alone, member, case) {
             Told::TheSame => {}
             Told::OfFaults => told = true,
             Told::Wrong(why, mark) => {
                 return Some(Finding { kind: Kind::Told, text: format!("client {id} {why}"), mark });
             }
         }
+    }
+    if let Some(why) = check_notifications(case, played) {
+        return Some(finding(Kind::Notifications)(why));
     }
     if let Some(why) = check_accounts(played) {
         return Some(finding(Kind::Protocol)(why));
@@ -65,6 +68,8 @@ pub enum Kind {
     Told,
     /// A client has been told what the protocol does not allow, or is still owed something.
     Protocol,
+    /// A client has been told what others have said to everyone where it should not be, in another order, twice or not at all.
+    Notifications,
     /// Connections are lost, or counted wrongly.
     Counts,
     /// What was acknowledged is not there once, or what was not is.
@@ -91,14 +96,23 @@ enum Told {
     Wrong(String, String),
 }
 
-fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -> Told {
+fn against_alone(id: usize, client: &Client, alone: &Alone, member: &Member, case: &Case) -> Told {
+    let transcript = own_part(&client.transcript, id);
     let contradiction = match () {
         // What comes behind code that resets is put right only behind all of it.
         () if case.has_new_defaults() && !says(member, expected::resets_in_code) => {
-            defaults::contradiction(&client.transcript)
+            defaults::contradiction(&transcript)
         }
         () => None,
     };
+    // What another session finishes pgferry does not see.
+    let in_two_phases =
+        |member: &Member| says(member, |text| text.to_ascii_lowercase().contains("prepare transaction"));
+    let keeps = case.has_new_defaults()
+        && !case.has_told_nobody()
+        && !case.members.iter().any(in_two_phases)
+        && !says(member, expected::resets_in_code);
+    let contradiction = contradiction.or_else(|| defaults::change(&transcript).filter(|_| keeps));
     let contradiction = contradiction.or_else(|| types::contradiction(&client.sent(), client.told()));
     if let Some(why) = contradiction {
         return Told::Wrong(format!("{why}: {}", client.transcript), "contradiction".to_owned());
@@ -109,7 +123,7 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         if case.alters() { types::as_before(&transcript) } else { transcript }
     };
     let (transcript, alone) = (
-        as_before(&client.transcript),
+        as_before(&transcript),
         Alone { transcript: as_before(&alone.transcript), flushed: as_before(&alone.flushed), rows: Vec::new() },
     );
     let (mut own, expected) = (respelt(&transcript, &alone.transcript), greeted(&alone.transcript));
@@ -244,10 +258,6 @@ fn against_alone(client: &Client, alone: &Alone, member: &Member, case: &Case) -
         // A column's type is another one than alone, and so is the length of its values.
         return Told::OfFaults;
     }
-    if told(&["ERROR 23505"]) && binds_formats(member) {
-        // Others have such a token too.
-        return Told::OfFaults;
-    }
     if case.setup.version >= 18 && queries_unsynced(member) && says(member, |text| text.contains("code.")) {
         // A question about settings ends the transaction that such a server leaves open behind a query: a stated limit.
         return Told::OfFaults;
@@ -360,7 +370,7 @@ fn says(member: &Member, is: impl Fn(&str) -> bool) -> bool {
 
 /// What a client sends.
 fn messages(member: &Member) -> impl Iterator<Item = &Message> {
-    member.script.writes.iter().flat_map(|write| &write.messages)
+    member.script.writes.iter().flat_map(|write| &write.messages).filter(|message| **message != Message::Rest)
 }
 
 /// The texts of a client.
@@ -454,15 +464,16 @@ fn reported_when_ready(transcript: &Transcript) -> Transcript {
     transcript
 }
 
-/// The transcript without the settings that it begins with.
+/// The transcript without the settings that it begins with, nor the version of the protocol, which is pgferry's.
 fn greeted(transcript: &Transcript) -> Transcript {
     let login = login(transcript);
     let mut transcript = transcript.clone();
     let mut at = 0;
     transcript.seen.retain(|seen| {
         at += 1;
-        seen.tag != b'S' || at > login
+        !matches!(seen.tag, b'S' | b'v') || at > login
     });
+    transcript.seen.iter_mut().filter(|seen| seen.tag == b'K').for_each(|key| key.body = Box::default());
     // Whether there has ever been a temporary table decides which of the two is said.
     for seen in transcript.seen.iter_mut().filter(|seen| *seen.body == *b"ERROR 3F000") {
         seen.body = b"ERROR 42P01".as_slice().into();
@@ -487,6 +498,50 @@ fn respelt(transcript: &Transcript, alone: &Transcript) -> Transcript {
         }
     }
     greeted
+}
+
+/// What a client has been told, without what others have said to everyone.
+pub fn own_part(transcript: &Transcript, id: usize) -> Transcript {
+    let mut transcript = transcript.clone();
+    transcript.seen.retain(|seen| !is_of_others(seen, id));
+    transcript
+}
+
+/// What clients say to everyone is told to those that listen, in order and once.
+fn check_notifications(case: &Case, played: &Played) -> Option<String> {
+    let cluster = played.world.cluster.borrow();
+    for (id, (client, member)) in played.clients.iter().zip(&case.members).enumerate() {
+        let heard: Vec<&str> = client.transcript.seen.iter().filter_map(told_everyone).collect();
+        let said: Vec<&str> = cluster.notifications(member.script.database(), EVERYONE).collect();
+        let listens = |text: &str| text.to_ascii_lowercase().contains("listen everyone");
+        if !heard.is_empty() && !says(member, listens) {
+            return Some(format!("client {id} does not listen, and is told {heard:?}"));
+        }
+        let mut all = said.iter();
+        if let Some(other) = heard.iter().find(|payload| !all.any(|said| said == *payload)) {
+            return Some(format!("client {id} is told {other} out of order, or once more: {heard:?} of {said:?}"));
+        }
+        let ends = |text: &str| {
+            let text = text.to_ascii_lowercase();
+            let other = text.replace("listen everyone", "");
+            ["listen", "discard all", "code.", "do $$", "execute"].iter().any(|word| other.contains(word))
+                || text.contains("unlisten")
+        };
+        let last = client.transcript.seen.iter().rev().find(|seen| seen.tag != b'S' && !is_of_others(seen, id));
+        let asks = |message: &Message| matches!(message, Message::Query(_) | Message::Function { .. } | Message::Sync);
+        let is_at_rest = last.is_some_and(|last| last.tag == b'Z' && *last.body == *b"I")
+            && messages(member).last().is_some_and(asks)
+            && client.owed() == Ok(Owed::Nothing);
+        if !case.setup.is_calm() || !is_at_rest || client.vanished || client.cancelled || says(member, ends) {
+            continue;
+        }
+        let due = &said[client.must_hear()];
+        let mut all = heard.iter();
+        if let Some(missing) = due.iter().find(|said| !all.any(|heard| heard == *said)) {
+            return Some(format!("client {id} is not told {missing}: {heard:?} of {due:?}\n{}", client.transcript));
+        }
+    }
+    None
 }
 
 /// All that clients have been told answers what they have sent, and all of that is answered.

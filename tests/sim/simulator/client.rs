@@ -1,10 +1,13 @@
 //! A client's own side: it writes its script in pieces, waits where the script does, and notes what it is told.
 
+use std::ops::Range;
+
 use super::account::{self, Owed};
 use super::case::{Ending, Member};
 use super::check::login;
 use super::wire::Close;
 use super::world::World;
+use crate::script::{REST, Write};
 use crate::transcript::{Seen, Transcript};
 
 /// Where a client is.
@@ -12,6 +15,10 @@ use crate::transcript::{Seen, Transcript};
 enum Place {
     /// It waits for as many messages.
     Waiting(usize),
+    /// The same, and rests then.
+    Tiring(usize),
+    /// It rests until then.
+    Resting(u64),
     /// It has written so many bytes of write number so many.
     Writing(usize, usize),
     /// It has written all, and reads to the end.
@@ -19,11 +26,19 @@ enum Place {
     Gone,
 }
 
+/// A write of its script.
+#[derive(Debug)]
+struct Written {
+    bytes: Vec<u8>,
+    waits: bool,
+    rests: bool,
+}
+
 /// A client.
 #[derive(Debug)]
 pub struct Client {
     id: usize,
-    writes: Vec<(Vec<u8>, bool)>,
+    writes: Vec<Written>,
     ending: Ending,
     /// How many messages it must have seen at each wait, the login's first.
     waits: std::vec::IntoIter<usize>,
@@ -40,21 +55,59 @@ pub struct Client {
     pub ended: bool,
     /// How many of the script's bytes it has written.
     pub written: usize,
+    /// Its database.
+    database: String,
+    /// How many notifications for everyone there had been when it had written all.
+    notified: usize,
+    /// How many when it was told that it listens, as soon as that was certain.
+    listens: Listens,
     down: usize,
+}
+
+/// Whether it is certain that a client listens for everyone, and since how many notifications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listens {
+    No,
+    /// It has been told so, and its transaction has not ended.
+    Told,
+    Since(usize),
+}
+
+/// The channel that all clients may listen to.
+pub const EVERYONE: &str = "everyone";
+
+/// What has been told on that channel, if this is a notification there.
+pub fn told_everyone(seen: &Seen) -> Option<&str> {
+    let body =
+        (seen.tag == b'A').then(|| seen.body.strip_prefix(EVERYONE.as_bytes())?.strip_prefix(b"\0")).flatten()?;
+    std::str::from_utf8(body).ok().map(|payload| payload.trim_end_matches('\0'))
+}
+
+/// Whether a message is a notification of others than client `id`.
+pub fn is_of_others(seen: &Seen, id: usize) -> bool {
+    told_everyone(seen).is_some_and(|payload| !payload.starts_with(&format!("k{id}_")))
+}
+
+/// Whether a message is one of those that a client waits for: in what order and how often settings are told is compared afterwards, when
+/// others tell something is their affair, and the version of the protocol is pgferry's.
+fn counts(seen: &Seen, id: usize) -> bool {
+    !matches!(seen.tag, b'S' | b'v') && !is_of_others(seen, id)
 }
 
 impl Client {
     /// Client `id`, who would be told `alone` if it were alone.
     pub fn new(id: usize, member: &Member, alone: &Transcript) -> Self {
-        // Settings are not counted: in what order and how often they are told is compared afterwards.
-        let counted = |seen: usize| alone.seen[..seen].iter().filter(|seen| seen.tag != b'S').count();
+        let counted = |seen: usize| alone.seen[..seen].iter().filter(|seen| counts(seen, id)).count();
         let mut waits: Vec<usize> = alone.waits.iter().map(|wait| counted(*wait)).collect();
         let total = waits.pop().unwrap_or(0);
         let mut waits = waits.into_iter();
         let login = waits.next().unwrap_or(0);
         Self {
             id,
-            writes: member.script.writes.iter().map(|write| (write.bytes(), write.wait)).collect(),
+            writes: {
+                let written = |write: &Write| Written { bytes: write.bytes(), waits: write.wait, rests: write.rests() };
+                member.script.writes.iter().map(written).collect()
+            },
             ending: member.ending,
             waits,
             total,
@@ -65,12 +118,15 @@ impl Client {
             cancelled: false,
             ended: false,
             written: 0,
+            database: member.script.database().to_owned(),
+            notified: 0,
+            listens: Listens::No,
             down: 0,
         }
     }
 
     fn seen(&self) -> usize {
-        self.transcript.seen.iter().filter(|seen| seen.tag != b'S').count()
+        self.transcript.seen.iter().filter(|seen| counts(seen, self.id)).count()
     }
 
     pub fn is_gone(&self) -> bool {
@@ -92,7 +148,7 @@ impl Client {
 
     /// The bytes that it has sent behind its startup packet.
     pub fn sent(&self) -> Vec<u8> {
-        self.writes.iter().flat_map(|(bytes, _)| bytes).copied().take(self.written).collect()
+        self.writes.iter().flat_map(|write| &write.bytes).copied().take(self.written).collect()
     }
 
     /// What it has been told behind its login.
@@ -100,19 +156,29 @@ impl Client {
         self.transcript.seen.get(login(&self.transcript)..).unwrap_or_default()
     }
 
-    /// Whether it has what it waits for: so many messages, or an error in place of some of them and nothing that is owed.
+    /// Whether it has what it waits for: so many messages, or an error in place of some of them and nothing that the server must send.
     fn has(&self, messages: usize) -> bool {
+        self.has_but_for(messages, &[Ok(Owed::Nothing), Ok(Owed::Unasked)])
+    }
+
+    /// The same for a client that leaves then, which an error that nothing asks for may still come for.
+    fn has_all(&self, messages: usize) -> bool {
+        self.has_but_for(messages, &[Ok(Owed::Nothing)])
+    }
+
+    fn has_but_for(&self, messages: usize, owed: &[Result<Owed, String>]) -> bool {
         let is_refused = || self.told().iter().any(|seen| seen.tag == b'E');
-        self.seen() >= messages || (is_refused() && self.owed() == Ok(Owed::Nothing))
+        self.seen() >= messages || (is_refused() && owed.contains(&self.owed()))
     }
 
     /// Whether it has something to write, or to leave for.
     pub fn can_write(&self, world: &World) -> bool {
         let room = || world.clients[self.id].borrow().up.len() < world.setup.socket;
         match self.place {
-            Place::Waiting(messages) => self.ended || self.has(messages),
+            Place::Waiting(messages) | Place::Tiring(messages) => self.ended || self.has(messages),
+            Place::Resting(until) => self.ended || world.now() >= until,
             Place::Writing(..) => self.ended || room(),
-            Place::Reading => self.ended || (self.ending == Ending::HangUp && self.has(self.total)),
+            Place::Reading => self.ended || (self.ending == Ending::HangUp && self.has_all(self.total)),
             Place::Gone => false,
         }
     }
@@ -127,7 +193,7 @@ impl Client {
     /// it has said last may not have come that far.
     pub fn gives_up_waiting(&mut self, reads_nothing: bool) -> bool {
         match self.place {
-            Place::Waiting(_) => self.place = Place::Writing(self.next, 0),
+            Place::Waiting(_) | Place::Tiring(_) => self.place = Place::Writing(self.next, 0),
             Place::Reading if self.ending == Ending::HangUp => {
                 self.total = 0;
                 self.vanished |= reads_nothing;
@@ -151,8 +217,14 @@ impl Client {
         }
         match self.place {
             Place::Waiting(_) => self.place = Place::Writing(self.next, 0),
+            Place::Tiring(_) => {
+                let until = world.now() + u64::try_from(REST.as_micros()).unwrap_or(u64::MAX);
+                world.wake_at(until);
+                self.place = Place::Resting(until);
+            }
+            Place::Resting(_) => self.place = Place::Waiting(self.waits.next().unwrap_or(0)),
             Place::Writing(at, from) => {
-                let Some((bytes, wait)) = self.writes.get(at) else {
+                let Some(Written { bytes, waits, rests }) = self.writes.get(at) else {
                     self.place = Place::Reading;
                     if self.ending == Ending::HalfClose {
                         wire.up.close = Close::Ended;
@@ -172,8 +244,15 @@ impl Client {
                     self.place = Place::Writing(at, from + piece);
                 } else {
                     self.next = at + 1;
-                    let due = if *wait { self.waits.next().unwrap_or(0) } else { 0 };
-                    self.place = if *wait { Place::Waiting(due) } else { Place::Writing(self.next, 0) };
+                    let mut due = || self.waits.next().unwrap_or(0);
+                    self.place = match (rests, waits) {
+                        (true, _) => Place::Tiring(due()),
+                        (false, true) => Place::Waiting(due()),
+                        (false, false) => Place::Writing(self.next, 0),
+                    };
+                    if self.next == self.writes.len() {
+                        self.notified = world.notified(&self.database);
+                    }
                 }
             }
             Place::Reading => {
@@ -203,8 +282,37 @@ impl Client {
         self.down += bytes.len();
         let task = wire.task;
         drop(wire);
+        let before = self.transcript.seen.len();
         self.transcript.feed(&bytes);
+        self.note_listening(world, before);
         world.wake(task);
+    }
+
+    /// Notes when it is certain that it listens, from what it has been told since.
+    fn note_listening(&mut self, world: &World, from: usize) {
+        for seen in &self.transcript.seen[from..] {
+            self.listens = match (self.listens, seen.tag) {
+                (Listens::No, b'C') if *seen.body == *b"LISTEN\0" => Listens::Told,
+                (Listens::Told, b'E') => Listens::No,
+                (Listens::Told, b'C')
+                    if [&b"ROLLBACK"[..], b"PREPARE"].iter().any(|tag| seen.body.starts_with(tag)) =>
+                {
+                    Listens::No
+                }
+                (Listens::Told, b'Z') if *seen.body == *b"I" => Listens::Since(world.notified(&self.database)),
+                (Listens::Told, b'Z') => Listens::No,
+                (listens, _) => listens,
+            };
+        }
+    }
+
+    /// The notifications for everyone that it must have been told of, by where they are among those of its database: those from when it was
+    /// certain that it listens to when it wrote the last of its requests.
+    pub fn must_hear(&self) -> Range<usize> {
+        match self.listens {
+            Listens::Since(from) if from < self.notified => from..self.notified,
+            _ => 0..0,
+        }
     }
 
     /// Goes away, whatever is under way.

@@ -2,6 +2,7 @@
 //! were told.
 
 use super::case::NEW_ZONE;
+use super::check::login;
 use crate::transcript::{Seen, Transcript};
 
 /// The default before it changes.
@@ -63,10 +64,19 @@ pub fn as_before(transcript: &Transcript) -> Transcript {
     transcript
 }
 
+/// Where a client is told, or shown, another default than at its login. It names none of them itself.
+pub fn change(transcript: &Transcript) -> Option<String> {
+    let login = login(transcript);
+    let zone = |seen: &Seen| [FORMER, NEW_ZONE].into_iter().find(|zone| *seen == report(zone) || *seen == row(zone));
+    let own = transcript.seen[..login].iter().find_map(zone)?;
+    let other = transcript.seen[login..].iter().filter_map(zone).find(|zone| *zone != own)?;
+    Some(format!("is told {own} at its login, and {other} later"))
+}
+
 /// Where a client has seen one default by a simple query and was told the other, before it or with its answer.
 pub fn contradiction(transcript: &Transcript) -> Option<String> {
     let defaults = [FORMER, NEW_ZONE];
-    let (mut told, mut told_before, mut shown, mut is_simple) = (None, None, None, true);
+    let (mut told, mut told_before, mut shown, mut is_simple, mut has_set) = (None, None, None, true, false);
     for (at, seen) in transcript.seen.iter().enumerate() {
         match seen.tag {
             b'S' if seen.body.starts_with(b"TimeZone\0") => {
@@ -79,7 +89,11 @@ pub fn contradiction(transcript: &Transcript) -> Option<String> {
                 told = defaults.into_iter().find(|zone| !is_again && *seen == report(zone));
             }
             // What was shown in front of it is of before.
-            b'C' if [&b"RESET"[..], b"SET", b"DISCARD"].iter().any(|tag| seen.body.starts_with(tag)) => shown = None,
+            b'C' if [&b"RESET"[..], b"SET", b"DISCARD"].iter().any(|tag| seen.body.starts_with(tag)) => {
+                (shown, has_set) = (None, true);
+            }
+            // What was shown behind it is undone with it.
+            b'E' if has_set => shown = None,
             b'D' => shown = defaults.into_iter().find(|zone| *seen == row(zone)).or(shown),
             b'1'..=b'3' | b'n' | b't' => is_simple = false,
             b'Z' => {
@@ -90,7 +104,7 @@ pub fn contradiction(transcript: &Transcript) -> Option<String> {
                 {
                     return Some(format!("is told {told} and shown {shown} up to message {at}"));
                 }
-                (told_before, shown, is_simple) = (told, None, true);
+                (told_before, shown, is_simple, has_set) = (told, None, true, false);
             }
             _ => {}
         }

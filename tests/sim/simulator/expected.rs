@@ -3,10 +3,10 @@
 
 use pgferry::internals::config::{Mode, Reset};
 
-use super::case::Setup;
+use super::case::{NEW_ZONE, Setup};
 use crate::model::shortened;
 use crate::random::Random;
-use crate::script::{Message, NO_FUNCTION, Script, Write};
+use crate::script::{BRIEF, Message, NO_FUNCTION, Script, Write};
 
 /// Texts that are replaced, where and why.
 struct Rule {
@@ -176,6 +176,15 @@ fn text(original: &str, setup: &Setup, client: usize) -> String {
     if transaction(setup) {
         text = text.replace("deallocate prepare ", "deallocate prepare sql_");
     }
+    if let Some((of, to)) = text.split_once(" set ").or_else(|| text.split_once(" reset "))
+        && of.starts_with("alter ")
+        && !of.starts_with("alter table")
+    {
+        // Of one setting it can be told what clients see of it whenever it changes.
+        let is_set = text.contains(" set ") && !to.contains("default") && !to.contains("Nowhere");
+        let to = if is_set { format!("set timezone = '{NEW_ZONE}'") } else { "reset timezone".to_owned() };
+        text = format!("{of} {to}");
+    }
     text = text.replace("('v')", &format!("('v{client}')"));
     if leaks_all(setup) {
         text = text.replace(LONG, &format!("{client}{LONG}"));
@@ -247,7 +256,7 @@ fn sync_first(script: &mut Script) {
             }
             unsynced = match message {
                 Message::Sync | Message::Query(_) | Message::Function { .. } => false,
-                Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) => unsynced,
+                Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) | Message::Rest => unsynced,
                 _ => true,
             };
             messages.push(message);
@@ -334,6 +343,12 @@ pub fn time_out(script: &mut Script, random: &mut Random) {
     let most = script.writes.len() - usize::from(script.writes.last().is_some_and(|write| write.cut.is_some()));
     let at = random.below(most + 1);
     script.writes.insert(at, Write { messages, cut: None, wait: random.chance(60) });
+}
+
+/// Whether a client changes what later sessions begin with.
+pub fn alters_beginnings(script: &Script) -> bool {
+    let script = script.to_string().to_ascii_lowercase();
+    ["alter role", "alter database"].iter().any(|alters| script.contains(alters))
 }
 
 /// Whether a text changes settings itself.
@@ -560,6 +575,25 @@ fn own_name(name: &mut String, setup: &Setup, client: usize) {
     }
 }
 
+/// Has a client not rest, nor allow what it would outlast: where it does not wait for all answers it may rest too early.
+fn rest_nowhere(script: &mut Script) {
+    let change = |text: &mut String| {
+        if text.contains(BRIEF) || text.contains("pg_sleep") {
+            "show timezone".clone_into(text);
+        }
+    };
+    for write in &mut script.writes {
+        write.messages.retain(|message| *message != Message::Rest);
+        for message in &mut write.messages {
+            match message {
+                Message::Query(statements) => statements.iter_mut().for_each(change),
+                Message::Parse { text, .. } => change(text),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Makes a script one of client `client`'s, without what `setup` changes by design.
 pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
     for (_, value) in script.startup.iter_mut().filter(|(name, value)| name == "TimeZone" && value == "Nowhere/Land") {
@@ -572,6 +606,9 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
     }
     if setup.version < 14 {
         end_copies(script);
+    }
+    if !setup.answers_all() {
+        rest_nowhere(script);
     }
     close_copies(script, transaction(setup));
     avoid_hidden_resets(script);
@@ -588,7 +625,12 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
             known.push_str(&format!(" -c {setting}="));
         }
     }
-    let sets_by_value = script.to_string().contains("set_config(");
+    let (sets_by_value, inserts_values) = {
+        let said = script.to_string();
+        (said.contains("set_config("), said.contains("insert into t(token) values ($1)"))
+    };
+    // They may be tokens. Where they are none they stay values of other types in whatever format.
+    let may_be_tokens: &[&str] = if inserts_values { &["7", "1", "x", "", "t", "\u{1}"] } else { &["7", "1", "x", ""] };
     for message in script.writes.iter_mut().flat_map(|write| &mut write.messages) {
         match message {
             Message::Query(statements) => {
@@ -622,8 +664,7 @@ pub fn localize(script: &mut Script, setup: &Setup, client: usize) {
                     // Without a value it resets, which is not seen.
                     params.iter_mut().for_each(|param| *param = param.take().or(Some("7".to_owned())));
                 }
-                // They may be tokens.
-                for param in params.iter_mut().flatten().filter(|param| ["7", "1", "x", ""].contains(&param.as_str())) {
+                for param in params.iter_mut().flatten().filter(|param| may_be_tokens.contains(&param.as_str())) {
                     param.push_str(&client.to_string());
                 }
             }

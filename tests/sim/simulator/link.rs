@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use pgferry::internals::track::keeping_reset::KeepingReset;
-use pgferry::internals::track::own_requests::{self, Answer, Lost};
-use pgferry::internals::track::server_state::{CloseMethod, RESET, UsedBy};
+use pgferry::internals::track::own_requests::{self, Answer, LastRequest, Lost};
+use pgferry::internals::track::server_state::{CloseMethod, RESET};
 use pgferry::internals::track::{Clean, Pins, Pipeline, ServerState};
 use pgferry::internals::upstream::session_code::needs_reset;
 use pgferry::internals::wire::{Frames, backend, frame, frontend, head};
@@ -102,7 +102,8 @@ impl Link {
 
     /// Whether it is to be replaced.
     pub fn is_too_old(&self) -> bool {
-        self.world.setup.lifetime > 0 && self.world.now() - self.opened >= self.world.setup.lifetime
+        let is_old = self.world.setup.lifetime > 0 && self.world.now() - self.opened >= self.world.setup.lifetime;
+        is_old || self.pool.outdated.get()
     }
 
     /// Whether what a client may have left in it is reset while nobody has it.
@@ -141,7 +142,6 @@ impl Link {
 
     /// Gives it back as new.
     pub fn release_fresh(mut self, clean: Clean) {
-        self.state.used = UsedBy::Nothing;
         let pool = Rc::clone(&self.pool);
         pool.parameters.learn_reset(&mut self.state);
         self.release(clean);
@@ -220,21 +220,40 @@ pub struct SessionLeftovers {
     pub pipeline: Pipeline,
     pub partial: usize,
     pub cancel: bool,
-    pub reset: bool,
+    pub aim: Aim,
+}
+
+/// What a session is brought to when its client is done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    Settled,
+    /// Settled, and reset.
+    AsNew,
+    /// Closed with its connection, once the server no longer works there.
+    Closed,
+}
+
+/// A session that has been restored.
+enum RestoredSession {
+    AsNew(Clean),
+    Used(Clean),
+    /// It serves no other client.
+    Unfit,
 }
 
 /// Restores a session, in a task of its own; closes the connection where that fails.
 pub fn restore(link: Link, leftover: SessionLeftovers) {
     let world = Rc::clone(&link.world);
-    world.tell(|| format!("link {} is restored, reset: {}", link.number(), leftover.reset));
+    world.tell(|| format!("link {} is restored: {:?}", link.number(), leftover.aim));
     world.clone().spawn(format!("restores link {}", link.number()), async move {
         let mut link = link;
-        let reset = leftover.reset;
         let until = world.now() + CLEANUP_TIMEOUT;
         let outcome = world.timeout(until, clean_up(&mut link, leftover)).await;
+        Pool::role_changed(&world, link.state.for_others.take_role_change());
         match outcome {
-            Some(Ok(clean)) if reset => link.release_fresh(clean),
-            Some(Ok(clean)) => link.release(clean),
+            Some(Ok(RestoredSession::AsNew(clean))) => link.release_fresh(clean),
+            Some(Ok(RestoredSession::Used(clean))) => link.release(clean),
+            Some(Ok(RestoredSession::Unfit)) => close(link),
             Some(Err(why)) => {
                 world.tell(|| format!("link {} could not be restored: {why}", link.number()));
                 close(link);
@@ -249,55 +268,103 @@ pub fn restore(link: Link, leftover: SessionLeftovers) {
     });
 }
 
-async fn clean_up(link: &mut Link, leftover: SessionLeftovers) -> Result<Clean, &'static str> {
-    let SessionLeftovers { mut pipeline, partial, cancel, reset } = leftover;
-    link.state.close_method = CloseMethod::Silent;
+async fn clean_up(link: &mut Link, leftover: SessionLeftovers) -> Result<RestoredSession, &'static str> {
+    let SessionLeftovers { mut pipeline, partial, cancel, aim } = leftover;
     let untaken = link.conn.input.unsent().len();
     link.conn.input.sent(untaken);
     if pipeline.lost() {
         return Err("lost");
     }
-    let last = own_requests::put_end_of_work(&mut pipeline, &mut link.conn.output);
-    if !pipeline.answered() {
-        link.conn.flush().await.map_err(|_| "broken")?;
-    }
-    link.conn.discard(partial).await.map_err(|_| "broken")?;
-    if !pipeline.answered() {
-        if cancel {
-            settle_until(link, &mut pipeline, |pipeline| last.is_reached(pipeline)).await?;
-            settle_cancelling(link, &mut pipeline).await?;
-        } else {
-            settle(link, &mut pipeline).await?;
+    let close_method = std::mem::replace(&mut link.state.close_method, CloseMethod::Silent);
+    let last = match close_method {
+        // Whatever is sent behind half a message would be taken for its other half. The server ends where it comes to that.
+        CloseMethod::Silent => {
+            link.conn.half_close();
+            LastRequest::of(&pipeline)
         }
+        CloseMethod::Terminate | CloseMethod::CopyFail => {
+            let last = own_requests::put_end_of_work(&mut pipeline, &mut link.conn.output);
+            if !pipeline.answered() {
+                link.conn.flush().await.map_err(|_| "broken")?;
+            }
+            last
+        }
+    };
+    let done: Done = if close_method == CloseMethod::Silent { owes_nothing_unasked } else { Pipeline::answered };
+    let mut partial = Partial(partial);
+    if cancel && !pipeline.answered() {
+        if !last.is_reached(&pipeline) {
+            partial.discard(link).await?;
+            settle_until(link, &mut pipeline, |pipeline| last.is_reached(pipeline)).await?;
+        }
+        settle_cancelling(link, &mut pipeline, partial, done).await?;
+    } else {
+        partial.discard(link).await?;
+        settle(link, &mut pipeline).await?;
+    }
+    if close_method == CloseMethod::Silent {
+        return Ok(RestoredSession::Unfit);
     }
     link.state.close_method = CloseMethod::Terminate;
+    if aim == Aim::Closed {
+        return Ok(RestoredSession::Unfit);
+    }
     if !pipeline.settled() {
         run(link, &mut pipeline, b"ROLLBACK").await?;
     }
-    if reset {
+    if aim == Aim::AsNew {
         make_as_new(link, &mut pipeline).await?;
     }
-    Clean::prove(&pipeline, Pins::empty()).ok_or("not clean")
+    link.state.code.is_settled();
+    let clean = Clean::prove(&pipeline, Pins::empty()).ok_or("not clean")?;
+    Ok(if aim == Aim::AsNew { RestoredSession::AsNew(clean) } else { RestoredSession::Used(clean) })
 }
 
-async fn settle_cancelling(link: &mut Link, pipeline: &mut Pipeline) -> Result<(), &'static str> {
+/// Bytes of a message of the server's that are still to come.
+struct Partial(usize);
+
+impl Partial {
+    async fn discard(&mut self, link: &mut Link) -> Result<(), &'static str> {
+        link.conn.discard(std::mem::take(&mut self.0)).await.map_err(|_| "broken")
+    }
+}
+
+/// Whether the server is no longer at work.
+type Done = fn(&Pipeline) -> bool;
+
+fn owes_nothing_unasked(pipeline: &Pipeline) -> bool {
+    pipeline.answered() || pipeline.skipping()
+}
+
+async fn settle_cancelling(
+    link: &mut Link,
+    pipeline: &mut Pipeline,
+    mut partial: Partial,
+    done: Done,
+) -> Result<(), &'static str> {
     let world = Rc::clone(&link.world);
     let (number, backend) = (link.number(), link.backend);
-    let mut settled = std::pin::pin!(settle(link, pipeline));
+    let mut settled = std::pin::pin!(async {
+        partial.discard(link).await?;
+        settle_until(link, pipeline, done).await
+    });
     let mut pause = CANCEL_AGAIN;
     let mut at = world.now();
     poll_fn(|cx| {
         loop {
+            // The first request is on its way before it is looked at what has come.
+            if world.now() >= at {
+                cancel::send(&world, number, backend);
+                at = world.now() + pause;
+                pause *= 2;
+                world.wake_at(at);
+            }
             if let Poll::Ready(settled) = settled.as_mut().poll(cx) {
                 return Poll::Ready(settled.map(drop));
             }
             if world.now() < at {
                 return Poll::Pending;
             }
-            cancel::send(&world, number, backend);
-            at = world.now() + pause;
-            pause *= 2;
-            world.wake_at(at);
         }
     })
     .await
@@ -336,7 +403,8 @@ async fn settle_until(
         }
         let header = conn.peek(frame::HEADER_BYTES).await.map_err(broken)?;
         let Ok(Some(head)) = head(header, frame::BACKEND_LIMIT) else { return Err("lost") };
-        let read = if own_requests::is_read(head.tag) { conn.peek(head.size).await.map_err(broken)? } else { &[] };
+        let is_read = own_requests::is_read(head.tag) && head.size <= conn.input.capacity();
+        let read = if is_read { conn.peek(head.size).await.map_err(broken)? } else { &[] };
         let body = read.get(frame::HEADER_BYTES..);
         if own_requests::take_answer(state, pipeline, head.tag, body).map_err(|Lost| "lost")? == Answer::Error {
             failed.get_or_insert_with(|| read.into());

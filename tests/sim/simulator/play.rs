@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::account::Owed;
 use super::cancel;
 use super::case::{Case, Fault, NEW_ZONE};
-use super::check::was_refused;
+use super::check::{own_part, was_refused};
 use super::client::Client;
 use super::defaults;
 use super::janitor;
@@ -432,10 +432,10 @@ impl Player {
             let mut any = false;
             let calm = self.world.setup.is_calm();
             let stalled = self.world.links.borrow().iter().any(|link| link.stalled);
-            for (client, alone) in self.clients.iter_mut().zip(&self.alone) {
+            for (id, (client, alone)) in self.clients.iter_mut().zip(&self.alone).enumerate() {
                 // What it is owed must come while it waits.
                 let may_give_up = next.is_some() || !matches!(client.owed(), Ok(Owed::Answer(_)));
-                let told = types::as_before(&defaults::as_before(&client.transcript));
+                let told = types::as_before(&defaults::as_before(&own_part(&client.transcript, id)));
                 if may_give_up && (!calm || was_refused(&told, &types::as_before(&alone.transcript))) {
                     any |= client.gives_up_waiting(stalled);
                 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use pgferry::internals::error::{ClientError, ErrorSource, sqlstate};
+use pgferry::internals::track::administration::RoleChange;
 use pgferry::internals::track::parameter_cache::ParameterCache;
 use pgferry::internals::track::params::RawPairs;
 use pgferry::internals::track::session_code::Due;
@@ -36,6 +37,8 @@ pub struct Pool {
     asked: RefCell<RequestedParams>,
     pub tentative_leases: RefCell<Vec<Open>>,
     pub open: Cell<usize>,
+    /// What sessions begin with has changed: clients no longer find it, and its connections are closed as they come free.
+    pub outdated: Cell<bool>,
     dialling: Cell<usize>,
 }
 
@@ -43,7 +46,7 @@ impl Pool {
     /// The pool of a key.
     pub fn of(world: &Rc<World>, database: &[u8], extra: &RawPairs) -> Rc<Self> {
         let mut pools = world.pools.borrow_mut();
-        if let Some(pool) = pools.iter().find(|pool| pool.database == database && pool.extra == *extra) {
+        if let Some(pool) = pools.iter().find(|pool| pool.is_of(database, extra)) {
             return Rc::clone(pool);
         }
         let pool = Rc::new(Self {
@@ -56,10 +59,31 @@ impl Pool {
             asked: RefCell::default(),
             tentative_leases: RefCell::default(),
             open: Cell::new(0),
+            outdated: Cell::new(false),
             dialling: Cell::new(0),
         });
         pools.push(Rc::clone(&pool));
         pool
+    }
+
+    fn is_of(&self, database: &[u8], extra: &RawPairs) -> bool {
+        !self.outdated.get() && self.database == database && self.extra == *extra
+    }
+
+    /// A client has changed what sessions begin with, as `change` says: all go on with new connections.
+    pub fn role_changed(world: &World, change: RoleChange) {
+        if change != RoleChange::Changed {
+            return;
+        }
+        world.tell(|| "all pools are outdated".to_owned());
+        for pool in world.pools.borrow().iter() {
+            pool.outdated.set(true);
+            pool.take_all().into_iter().for_each(close);
+            pool.waiting.borrow().iter().for_each(|(task, _)| world.wake(*task));
+            while !pool.tentative_leases.borrow().is_empty() {
+                pool.call_in(world);
+            }
+        }
     }
 
     /// How many connections are idle, and how many wait for one.
@@ -189,10 +213,11 @@ impl Pool {
         let mut cluster = world.cluster.borrow_mut();
         let backend = cluster.connect();
         let mut startup = Vec::new();
+        let minor = if world.setup.version >= 18 { 2 } else { 0 };
         let first = [(&b"user"[..], USER.as_bytes()), (b"database", &self.database)];
         let extra = self.extra.iter().map(|(name, value)| (&**name, &**value));
         let asks = asked.iter().map(|(name, value)| (name.as_bytes(), value));
-        frontend::put_startup(&mut startup, 0, first.into_iter().chain(extra).chain(asks));
+        frontend::put_startup(&mut startup, minor, first.into_iter().chain(extra).chain(asks));
         cluster.receive(backend, &startup);
         let answer = cluster.take_output(backend);
         drop(cluster);
@@ -208,7 +233,9 @@ impl Pool {
                 _ => {}
             }
         }
-        self.parameters.learn_baseline(&mut params, asked);
+        if !self.outdated.get() || self.parameters.baseline().is_none() {
+            self.parameters.learn_baseline(&mut params, asked);
+        }
         let mut links = world.links.borrow_mut();
         let number = links.len();
         links.push(ServerWire::new(backend, world.me()));

@@ -827,6 +827,25 @@ const FOUND: &[(&str, &str)] = &[
      [P(b,'commit and chain') P(c,'discard all') B('',c) E S] |
      [P(c,'select * from v') D(S,c) S]",
     ),
+    (
+        "a transaction that can't have another isolation any more, and a message behind it that nothing asks the answer to",
+        "setup mode=transaction reset=on_change connections=1 dialling=2 buffer=32768 statement_bytes=60 socket=1000
+     client half_close
+     [Q('begin') Q('begin isolation level serializable') Q('select n, repeat(''y'', 100) from generate_series(1, 150) n') Q('end')
+      P(a,'create or replace function code.own0() returns int language sql begin atomic select 1;select 2;end')] |",
+    ),
+    (
+        "a RESET ALL that is undone with the text that it is in, behind a new default",
+        "setup version=18 mode=session reset=never connections=2 dialling=2 buffer=32768 socket=64 step=400 patient=true
+     fault 98 reload
+     client hang_up
+     [S]
+     client hang_up
+     {client_encoding=LATIN1}
+     [Q('show timezone')]
+     client hang_up
+     [S Q('RESET ALL\\n;show timezone;deallocate b3;show timezone') S] |",
+    ),
 ];
 
 #[test]

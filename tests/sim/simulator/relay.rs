@@ -12,6 +12,7 @@ use pgferry::internals::track::ClientState;
 
 use super::cancel;
 use super::link::Link;
+use super::pool::Pool;
 use super::wire::{Broken, Conn};
 use super::world::World;
 use crate::model::BackendId;
@@ -47,6 +48,7 @@ struct Relay<'a> {
     server: &'a mut Conn,
     id: usize,
     backend: BackendId,
+    pool: Rc<Pool>,
     shown: Shown,
     machine: Box<Machine<'a>>,
     takes_no_more: bool,
@@ -64,7 +66,7 @@ pub async fn run<'a>(
     preparation: Preparation,
 ) -> (End, MachineResult) {
     let id = client.number();
-    let Link { conn, state: server_state, backend, .. } = link;
+    let Link { conn, state: server_state, backend, pool, .. } = link;
     let at_rest = client.is_flushed() && conn.is_flushed() && conn.input.is_empty();
     let relay = |client: &'a mut Conn, server: &'a mut Conn, machine, shown| Relay {
         world: Rc::clone(world),
@@ -72,6 +74,7 @@ pub async fn run<'a>(
         server,
         id,
         backend: *backend,
+        pool: Rc::clone(pool),
         shown,
         machine,
         takes_no_more: false,
@@ -205,8 +208,18 @@ impl<'a> Relay<'a> {
                     self.takes_no_more = true;
                     self.server.half_close();
                 }
-                Next::Idle(_) | Next::Wait if down => {}
-                Next::Idle(_) | Next::Wait => return Poll::Pending,
+                Next::Idle(pins) => {
+                    let change = self.machine.take_role_change();
+                    Pool::role_changed(&self.world, change);
+                    if self.machine.mode() == Mode::Session && pins.is_empty() && self.pool.outdated.get() {
+                        return Poll::Ready(End::Machine(machine::End::Settled));
+                    }
+                    if !down {
+                        return Poll::Pending;
+                    }
+                }
+                Next::Wait if down => {}
+                Next::Wait => return Poll::Pending,
             }
         }
     }

@@ -19,7 +19,7 @@ use pgferry::internals::track::statements::Limits;
 use pgferry::internals::track::{Clean, ClientState, Pins, Pipeline, RequestedParams, params};
 use pgferry::internals::wire::{Opening, backend, startup};
 
-use super::link::{self, Link, SessionLeftovers};
+use super::link::{self, Aim, Link, SessionLeftovers};
 use super::pool::Pool;
 use super::relay::{self, End};
 use super::tentative::{Recall, TentativeLease};
@@ -39,10 +39,19 @@ enum SessionEnd {
     Tell(ClientError),
 }
 
+/// What has become of a request when its client leaves a connection.
+enum Progress {
+    Answered,
+    /// The server has not come to it.
+    Unanswered,
+}
+
 /// Why a client has no connection.
 pub enum NoLink {
     ClientGone,
     Failed(ClientError),
+    /// It goes on in another pool.
+    Moved,
 }
 
 struct Session {
@@ -61,6 +70,11 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
     world.clients[id].borrow_mut().task = world.me();
     let mut conn = Conn::new(&world, Peer::Client(id));
     let Ok(Opening::Startup(opening)) = startup::parse(&packet.into()) else { return };
+    let (version, is_told) = opening.negotiated();
+    if is_told {
+        backend::put_negotiate(&mut conn.output, version, &opening.protocol_options);
+    }
+    let secret: &[u8] = if version & 0xffff < 2 { b"sesa" } else { b"a secret of thirty-two bytes, or" };
     let (asked, extra) = RequestedParams::split(&opening);
     // What clients ask for here every server takes, so that none tries it at the login.
     let (settings, extra) = StartupSettings::split(extra);
@@ -71,7 +85,7 @@ pub async fn run(world: Rc<World>, id: usize, packet: Vec<u8>) {
             let lends = world.setup.mode == Mode::Session;
             let tentative = if lends { pool.reserve_idle(&world, &greeting.wanted) } else { None };
             let given_pid = tentative.as_ref().map_or(100_000 + i32::try_from(id).unwrap_or(0), TentativeLease::pid);
-            backend::put_key_data(&mut conn.output, given_pid, b"sesa");
+            backend::put_key_data(&mut conn.output, given_pid, secret);
             backend::put_ready(&mut conn.output, IDLE);
             let state = ClientState::new(greeting.wanted.clone(), greeting.view.clone()).with_startup(settings);
             let mut session = Session { world: Rc::clone(&world), id, conn, pool, state, given_pid, tentative };
@@ -130,9 +144,15 @@ async fn try_settings(mut link: Link, unknown: &RequestedParams) -> Result<(), C
             return Ok(());
         }
     };
+    if refused.is_some() && !pipeline.settled() {
+        let world = Rc::clone(&link.world);
+        let until = world.now() + link::CLEANUP_TIMEOUT;
+        // What comes of it shows in the proof.
+        let _ = world.timeout(until, link::query(&mut link, &mut pipeline, b"ROLLBACK")).await;
+    }
     let Some(clean) = Clean::prove(&pipeline, Pins::empty()) else {
         link::close(link);
-        return Ok(());
+        return refused.map_or(Ok(()), |error| Err(ClientError::upstream_fatal(&error, None)));
     };
     if refused.is_none() {
         pool.parameters.learn_canonical(unknown, &link.state.params);
@@ -212,6 +232,7 @@ impl Session {
                 Ok(link) => link,
                 Err(NoLink::ClientGone) => return Err(SessionEnd::Quiet),
                 Err(NoLink::Failed(fault)) => return self.refuse(&fault).await,
+                Err(NoLink::Moved) => continue,
             };
             let preparation = self.prepare(&link);
             let pool = Rc::clone(&link.pool);
@@ -236,26 +257,44 @@ impl Session {
             self.world.tell(|| format!("client {id} has link {number}: {preparation:?}"));
             let Self { world, conn, state, .. } = self;
             let (end, remains) = relay::run(world, conn, &mut link, context, state, preparation).await;
-            world.controls[id].borrow_mut().set_idle();
+            Pool::role_changed(world, link.state.for_others.take_role_change());
             world.tell(|| format!("client {id} leaves link {number}: {end:?}, pins: {}", remains.pins));
             let cut = remains.cut;
             let over = match &end {
-                End::Machine(machine::End::Settled) => Ok(true),
-                End::Machine(machine::End::Stale) => Ok(false),
+                End::Machine(machine::End::Settled) => Ok(Progress::Answered),
+                End::Machine(machine::End::Stale) if !self.has_request() => Ok(Progress::Answered),
+                End::Machine(machine::End::Stale) => Ok(Progress::Unanswered),
                 End::Machine(machine::End::ClientTerminated) | End::ClientGone => Err(SessionEnd::Quiet),
                 End::Machine(machine::End::ServerLost { told: true }) => Err(SessionEnd::Told),
                 End::Machine(machine::End::ServerLost { told: false }) => Err(SessionEnd::Tell(lost())),
                 End::Machine(machine::End::Refuse(fault)) => Err(SessionEnd::Tell(fault.clone())),
             };
+            // From here on a cancel request has nothing to hit there.
+            let is_cancelled = {
+                let mut control = self.world.controls[id].borrow_mut();
+                if matches!(over, Ok(Progress::Unanswered)) {
+                    control.set_unconnected()
+                } else {
+                    control.set_idle();
+                    false
+                }
+            };
             self.check_in(link, &end, remains);
             match over {
                 Err(SessionEnd::Tell(_)) if cut => return Err(SessionEnd::Quiet),
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
+                Ok(Progress::Answered) => return Ok(()),
+                Ok(Progress::Unanswered) if is_cancelled => return self.refuse(&cancelled()).await,
+                Ok(Progress::Unanswered) => {}
                 Err(end) => return Err(end),
             }
         }
         Err(SessionEnd::Tell(lost()))
+    }
+
+    /// Whether the client has a request: a connection may have ended behind its last answer.
+    fn has_request(&mut self) -> bool {
+        let limit = self.max_text_bytes();
+        matches!(first_request(&mut self.conn.input, limit), FirstRequest::There)
     }
 
     fn prepare(&self, link: &Link) -> Preparation {
@@ -266,6 +305,13 @@ impl Session {
     }
 
     async fn acquire(&mut self) -> Result<Link, NoLink> {
+        if self.pool.outdated.get() {
+            self.return_tentative_lease();
+            if let Some(defaults) = self.pool.parameters.baseline() {
+                self.state.keep_defaults(&defaults);
+            }
+            self.pool = Pool::of(&self.world, &self.pool.database, &self.pool.extra);
+        }
         if let Some(link) = self.tentative.take().and_then(TentativeLease::take) {
             return Ok(link);
         }
@@ -279,6 +325,9 @@ impl Session {
             if world.controls[*id].borrow().is_cancelled() {
                 return Some(NoLink::Failed(cancelled()));
             }
+            if pool.outdated.get() {
+                return Some(NoLink::Moved);
+            }
             while !conn.input.is_full() {
                 match conn.poll_fill() {
                     Poll::Pending => return None,
@@ -290,7 +339,15 @@ impl Session {
             None
         };
         let until = world.setup.patience_from(world.now());
-        pool.checkout(world, &state.asked, until, gone).await
+        let got = pool.checkout(world, &state.asked, until, gone).await;
+        match got {
+            Ok(link) if pool.outdated.get() => {
+                // Opened in the same moment.
+                link::close(link);
+                Err(NoLink::Moved)
+            }
+            got => got,
+        }
     }
 
     async fn refuse(&mut self, fault: &ClientError) -> Result<(), SessionEnd> {
@@ -321,30 +378,47 @@ impl Session {
 
     fn check_in(&self, mut link: Link, end: &End, remains: MachineResult) {
         let setup = &self.world.setup;
-        if link.state.close_method == CloseMethod::Silent {
-            return link::close(link);
-        }
         let may_reset = setup.reset != Reset::Never || setup.mode == Mode::Transaction;
-        if may_reset && !remains.pins.intersection(Pins::SURVIVES_DISCARD).is_empty() {
-            return link::close(link);
-        }
+        let cancel = matches!(end, End::ClientGone | End::Machine(machine::End::Refuse(_)));
+        // In a copy, the server waits for the rest of a message of which it has a part.
+        let awaits_client = link.state.close_method == CloseMethod::Silent && remains.pipeline.copying_in();
+        let is_at_work = !remains.pipeline.answered() && !awaits_client;
         let times_out = link.state.kept.mentions(b"idle_session_timeout");
-        let reset = may_reset && (!remains.pins.is_empty() || times_out);
-        if remains.partial_down == 0 && !link.conn.input.is_empty() && !link.look() {
-            return link::close(link);
-        }
+        let aim = match () {
+            () if !is_fit(&mut link, &remains, may_reset) => Aim::Closed,
+            () if may_reset && (!remains.pins.is_empty() || times_out) => Aim::AsNew,
+            () => Aim::Settled,
+        };
         let at_rest = remains.partial_down == 0 && link.conn.input.is_empty() && !times_out;
         let ignored = if may_reset { remains.pins } else { Pins::empty() };
         match Clean::prove(&remains.pipeline, ignored) {
-            Some(clean) if at_rest => link.release(clean),
+            _ if aim == Aim::Closed && !(cancel && is_at_work) => link::close(link),
+            Some(clean) if aim != Aim::Closed && at_rest => link.release(clean),
             _ => {
-                let cancel = matches!(end, End::ClientGone | End::Machine(machine::End::Refuse(_)));
                 let leftover =
-                    SessionLeftovers { pipeline: remains.pipeline, partial: remains.partial_down, cancel, reset };
+                    SessionLeftovers { pipeline: remains.pipeline, partial: remains.partial_down, cancel, aim };
                 link::restore(link, leftover);
             }
         }
     }
+}
+
+/// Whether the connection may serve another client, as far as it can be made fit.
+fn is_fit(link: &mut Link, remains: &MachineResult, may_reset: bool) -> bool {
+    if link.state.close_method == CloseMethod::Silent {
+        return false;
+    }
+    if may_reset && !remains.pins.intersection(Pins::SURVIVES_DISCARD).is_empty() {
+        return false;
+    }
+    if remains.pipeline.answered() && remains.partial_down == 0 && !link.conn.input.is_empty() {
+        if !link.look() {
+            return false;
+        }
+        let pool = Rc::clone(&link.pool);
+        pool.parameters.learn_base(&mut link.state);
+    }
+    true
 }
 
 fn cancelled() -> ClientError {

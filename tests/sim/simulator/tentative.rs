@@ -100,6 +100,9 @@ impl TentativeLease {
         let mut link = self.link.take()?;
         let world = Rc::clone(&link.world);
         let fine = world.now() - self.since < link::MOMENT || link.look();
+        if link.state.has_new_base() {
+            link.pool.parameters.learn_base(&mut link.state);
+        }
         if fine && !link.is_too_old() {
             return Some(link);
         }

@@ -14,6 +14,7 @@ use pgferry::internals::track::statements::StatementIds;
 use super::cancel::Control;
 use super::case::Setup;
 use super::catalogs::Catalogs;
+use super::client::EVERYONE;
 use super::pool::Pool;
 use super::wire::{ClientWire, ServerWire};
 use crate::model::{self, Cluster};
@@ -158,6 +159,11 @@ impl World {
             Poll::Pending => Poll::Pending,
         })
         .await
+    }
+
+    /// How many notifications for everyone there have been in a database.
+    pub fn notified(&self, database: &str) -> usize {
+        self.cluster.borrow().notifications(database, EVERYONE).count()
     }
 
     /// Lets time pass up to `at`.

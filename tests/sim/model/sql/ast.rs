@@ -112,6 +112,16 @@ pub enum Discard {
     Sequences,
 }
 
+/// A change of what sessions begin with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beginning {
+    /// The sessions that it is about: those of a database, of a role, or of both.
+    pub of: (Option<Rc<str>>, Option<Rc<str>>),
+    /// The setting; none for all of them.
+    pub name: Option<Rc<str>>,
+    pub to: SetTo,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Insert {
     pub table: Name,
@@ -220,6 +230,8 @@ pub enum Statement {
         column: Rc<str>,
         ty: Type,
     },
+    /// `ALTER DATABASE … SET` and `ALTER ROLE … SET`, or `RESET`.
+    AlterBeginning(Beginning),
     Select(Select),
     Insert(Insert),
     Delete(Delete),
@@ -285,6 +297,7 @@ impl Statement {
                 | Self::DropTable { .. }
                 | Self::AddColumn { .. }
                 | Self::AlterType { .. }
+                | Self::AlterBeginning(_)
                 | Self::CreateFunction(_)
         )
     }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use super::super::error::Report;
 use super::super::value::{Type, Value};
 use super::ast::{
-    ColumnDef, Delete, Direction, Discard, Expr, From, Insert, Item, Modes, Name, OnCommit, Operator, Select, SetTo,
-    Statement, Update,
+    Beginning, ColumnDef, Delete, Direction, Discard, Expr, From, Insert, Item, Modes, Name, OnCommit, Operator,
+    Select, SetTo, Statement, Update,
 };
 use super::lexer::{Token, syntax_error, tokens};
 
@@ -564,6 +564,15 @@ impl Parser<'_> {
     }
 
     fn alter(&mut self) -> Parsed<Statement> {
+        if self.word("database") {
+            let database = self.name()?;
+            return self.beginning((Some(database), None));
+        }
+        if self.word("role") {
+            let role = self.name()?;
+            let database = if self.words(&["in", "database"]) { Some(self.name()?) } else { None };
+            return self.beginning((database, Some(role)));
+        }
         self.need_word("table")?;
         let table = self.qualified()?;
         if self.word("add") {
@@ -576,6 +585,20 @@ impl Parser<'_> {
         self.words(&["set", "data"]);
         self.need_word("type")?;
         Ok(Statement::AlterType { table, column, ty: self.ty()? })
+    }
+
+    fn beginning(&mut self, of: (Option<Rc<str>>, Option<Rc<str>>)) -> Parsed<Statement> {
+        let (name, to) = if self.word("reset") {
+            (if self.word("all") { None } else { Some(self.setting()?) }, SetTo::Default)
+        } else {
+            self.need_word("set")?;
+            let name = self.setting()?;
+            if !self.sign("=") {
+                self.need_word("to")?;
+            }
+            (Some(name), self.set_to()?)
+        };
+        Ok(Statement::AlterBeginning(Beginning { of, name, to }))
     }
 
     fn insert(&mut self) -> Parsed<Statement> {
