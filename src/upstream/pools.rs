@@ -212,7 +212,9 @@ impl Pools {
             let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
             keys.iter().filter_map(|key| pools.remove(key)).collect()
         };
-        former.iter().for_each(|pool| pool.move_waiters_on());
+        for pool in &former {
+            pool.move_waiters_on();
+        }
         self.set_aside(former, CloseReason::Identity, &self.server_side.config.upstream_targets());
     }
 

@@ -317,12 +317,20 @@ fn cluster(version: u32) -> Cluster {
     Cluster::new(&model::Options { version, ..model::Options::default() })
 }
 
+/// What the model makes of a script.
+struct Modelled {
+    transcript: Transcript,
+    rows: Vec<String>,
+    /// What sessions behind it are told.
+    looks: Vec<(Script, Transcript)>,
+}
+
 /// What the model makes of `script`, unless that is beyond it.
-fn modelled(script: &Script, version: u32) -> Option<(Transcript, Vec<String>, Vec<(Script, Transcript)>)> {
+fn modelled(script: &Script, version: u32) -> Option<Modelled> {
     let mut cluster = cluster(version);
     let transcript = alone::run(&mut cluster, script);
     assert!(cluster.is_quiet(), "locks are left:\n{script}");
-    let all = model_rows(&cluster, script.database());
+    let rows = model_rows(&cluster, script.database());
     let beyond = cluster.beyond().is_empty();
     let looks = if alters_beginnings(&script.to_string()) { looks() } else { Vec::new() };
     let looks = looks.into_iter().map(|look| {
@@ -330,7 +338,7 @@ fn modelled(script: &Script, version: u32) -> Option<(Transcript, Vec<String>, V
         (look, told)
     });
     let looks = looks.collect();
-    beyond.then_some((transcript, all, looks))
+    beyond.then_some(Modelled { transcript, rows, looks })
 }
 
 fn model_rows(cluster: &Cluster, database: &str) -> Vec<String> {
@@ -347,7 +355,7 @@ fn model_rows(cluster: &Cluster, database: &str) -> Vec<String> {
 
 /// How the model and the server differ on `script`.
 fn difference(real: &mut Real, script: &Script) -> Option<String> {
-    let (model, model_rows, looks) = modelled(script, real.postgres.version())?;
+    let Modelled { transcript: model, rows: model_rows, looks } = modelled(script, real.postgres.version())?;
     let (server, server_rows) = real.run(script, &model);
     let looked: Vec<_> = looks.iter().map(|(look, model)| real.converse(look, model)).collect();
     if !looks.is_empty() {

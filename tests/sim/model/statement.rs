@@ -22,6 +22,9 @@ use super::value::{Type, Value};
 /// How deep EXECUTE may stand in EXECUTE: a statement may execute itself.
 const DEEPEST: usize = 50;
 
+/// The version of PostgreSQL, of those that this is held against, from which on a snapshot of no session is not there, rather than invalid.
+const SNAPSHOTS_ARE_LOOKED_FOR: u32 = 17;
+
 /// What has become of a statement.
 pub enum Ran {
     Done(CommandTag, Vec<Cells>),
@@ -68,6 +71,9 @@ impl Backend {
                 match &*levels[0] {
                     _ if self.settings.queried || self.transaction.xid.is_some() || self.transaction.depth() > 0 => {
                         fail("25001", "SET TRANSACTION SNAPSHOT must be called before any query")
+                    }
+                    "serializable" | "repeatable read" if shared.version >= SNAPSHOTS_ARE_LOOKED_FOR => {
+                        fail("42704", "snapshot does not exist")
                     }
                     "serializable" | "repeatable read" => fail("22023", "invalid snapshot identifier"),
                     _ => fail("0A000", "a snapshot-importing transaction must have another isolation level"),
