@@ -107,7 +107,7 @@ fn publish(shared: &Shared, handle: &SessionHandle, new_conn: NewConn, connected
 /// # Errors
 /// What the client is told when one of them can't be had.
 async fn slots(shared: &Shared, admitted: &Dedicated) -> Result<(Option<Slot>, UnpooledSlot), ClientError> {
-    let client = login::client_slot(shared, &shared.settings(), &admitted.client_user)?;
+    let client = login::client_slot(shared, &admitted.client_user)?;
     let patience = shared.settings().timeouts.server_connect_timeout;
     let user = shared.pools.user_slot(&admitted.user, patience).await;
     let user = user.map_err(|QuotaExceeded| login::too_many(&admitted.user, "max_user_connections"))?;
