@@ -44,7 +44,7 @@ impl Pool {
     pub(crate) fn must_close(&self, conn_info: &ConnInfo) -> bool {
         conn_info.id < self.oldest.load(Ordering::Relaxed)
             || conn_info.is_retired()
-            || conn_info.generation != self.server_side.config.generation()
+            || self.outdated.load(Ordering::Acquire)
     }
 
     /// Returns whether any such connection is still open.
