@@ -37,11 +37,15 @@ pub(crate) async fn run(
     connected_at: Instant,
 ) {
     let pending_logins = shared.client_slots.pending_logins(place.as_ref());
-    let opening = Opening::new(shared, conn, pending_logins, &admitted, connected_at);
+    let mut opening = Opening::new(shared, conn, pending_logins, &admitted, connected_at);
     let new_conn = match unless_draining(shared, Duration::ZERO, opening.run()).await {
         Ok(Some(new_conn)) => new_conn,
         Ok(None) => return,
-        Err(client_error) => return refuse(shared, conn, &client_error).await,
+        Err(client_error) => {
+            let attempt = opening.into_attempt();
+            tokio::join!(refuse(shared, conn, &client_error), attempt.give_up(shared.counters()));
+            return;
+        }
     };
     place.iter_mut().for_each(ClientSlot::logged_in);
     let _slots = match unless_draining(shared, Duration::ZERO, slots(shared, &admitted)).await {
