@@ -72,7 +72,7 @@ impl Obstacle {
         }
     }
 
-    /// Where to look for the remedy.
+    /// Names the place to look for the remedy.
     fn hint(self) -> &'static str {
         match self {
             Self::NoPort => {
