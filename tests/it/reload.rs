@@ -211,6 +211,22 @@ fn connections_of_databases_that_a_reload_does_not_change_stay() {
 }
 
 #[test]
+fn client_that_waits_during_a_reload_is_served_by_the_new_upstream() {
+    let postgres = Postgres::start_with(&[]);
+    let settings = "pool_mode = \"transaction\"\npool_size = 1\nreserve_pool_size = 0\n";
+    let filed = Filed::start(&postgres, &format!("listen = \"HERE\"\n{settings}"));
+    let (mut first, mut second, mut guest) = (filed.ferry.session(), filed.ferry.session(), filed.guest());
+    first.query("begin");
+    second.send(&query("select 2"));
+    eventually("it waits", || filed.ferry.report().get("waiting_now") == 1);
+    filed.write(&format!("{}{settings}", moved(&postgres, 7)));
+    guest.query("RELOAD");
+    first.query("commit");
+    assert_eq!(tags(&second.until_ready()), "TDCZ");
+    assert_eq!(filed.ferry.report().get("upstream_opened"), 2, "one before and one behind the reload");
+}
+
+#[test]
 fn connections_of_the_former_upstream_are_still_ours() {
     let postgres = Postgres::start_with(&[]);
     let filed = Filed::start(&postgres, "listen = \"HERE\"\npool_mode = \"transaction\"\n");

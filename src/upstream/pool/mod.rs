@@ -331,10 +331,11 @@ impl Pool {
     /// Reason why a connection must go that was right when its opening began, if what has been said since holds for it.
     fn recalled(&self, server_conn: &ServerConn) -> Option<CloseReason> {
         let conn_info = &server_conn.conn_info;
-        if self.outdated.load(Ordering::Acquire) {
-            return Some(CloseReason::Reload);
+        if conn_info.id < self.oldest.load(Ordering::Acquire) {
+            let is_outdated = self.outdated.load(Ordering::Acquire);
+            return Some(if is_outdated { CloseReason::Reload } else { CloseReason::Command });
         }
-        (conn_info.id < self.oldest.load(Ordering::Relaxed) || self.is_paused()).then_some(CloseReason::Command)
+        self.is_paused().then_some(CloseReason::Command)
     }
 
     /// Reason why a connection must go at `now`, if it must.
@@ -361,9 +362,10 @@ impl Pool {
         self.outdated.load(Ordering::Acquire) || self.role_auth.succession() == Some(Succession::SameRole)
     }
 
-    /// Notes that other settings are in force for its clients.
+    /// Notes that other settings are in force for its clients: those that wait here get connections that are opened by these.
     pub(super) fn outdate(&self) {
         self.outdated.store(true, Ordering::Release);
+        self.oldest.fetch_max(self.server_side.conn_ids.next(), Ordering::AcqRel);
     }
 
     /// Adapts to a new size.
