@@ -37,11 +37,15 @@ pub(crate) async fn run(
     connected_at: Instant,
 ) {
     let pending_logins = shared.client_slots.pending_logins(place.as_ref());
-    let opening = Opening::new(shared, conn, pending_logins, &admitted, connected_at);
+    let mut opening = Opening::new(shared, conn, pending_logins, &admitted, connected_at);
     let new_conn = match unless_draining(shared, Duration::ZERO, opening.run()).await {
         Ok(Some(new_conn)) => new_conn,
         Ok(None) => return,
-        Err(client_error) => return refuse(shared, conn, &client_error).await,
+        Err(client_error) => {
+            let attempt = opening.into_attempt();
+            tokio::join!(refuse(shared, conn, &client_error), attempt.give_up(shared.counters()));
+            return;
+        }
     };
     place.iter_mut().for_each(ClientSlot::logged_in);
     let _slots = match unless_draining(shared, Duration::ZERO, slots(shared, &admitted)).await {
@@ -107,7 +111,7 @@ fn publish(shared: &Shared, handle: &SessionHandle, new_conn: NewConn, connected
 /// # Errors
 /// What the client is told when one of them can't be had.
 async fn slots(shared: &Shared, admitted: &Dedicated) -> Result<(Option<Slot>, UnpooledSlot), ClientError> {
-    let client = login::client_slot(shared, &shared.settings(), &admitted.client_user)?;
+    let client = login::client_slot(shared, &admitted.client_user)?;
     let patience = shared.settings().timeouts.server_connect_timeout;
     let user = shared.pools.user_slot(&admitted.user, patience).await;
     let user = user.map_err(|QuotaExceeded| login::too_many(&admitted.user, "max_user_connections"))?;

@@ -266,7 +266,7 @@ impl<'a> Relay<'a> {
         }
         loop {
             match self.poll_send(cx) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => return self.watch_client(cx),
                 Poll::Ready(Err(_)) => return self.server_takes_no_more(),
                 Poll::Ready(Ok(())) => {}
             }
@@ -328,12 +328,21 @@ impl<'a> Relay<'a> {
             // Only the one direction is closed: the client still gets its answers.
             Poll::Ready(Ok(0)) if !self.client.stream().is_hung_up() => {
                 self.machine.client_ended();
-                let (machine, mut io) = self.parts();
-                machine.client_sent(&mut io);
             }
             Poll::Ready(Err(_) | Ok(0)) => return Err(End::ClientGone),
         }
         Ok(Poll::Ready(()))
+    }
+
+    /// Looks, while the server takes nothing, whether the client is still there: what it has sent meanwhile is received as far as there is
+    /// room.
+    fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        while !self.client.input.is_full()
+            && !self.machine.client_has_ended()
+            && self.server.readable.0 != Readable::NotNow
+            && self.poll_client(cx)?.is_ready()
+        {}
+        Ok(())
     }
 
     /// The server has closed its side. It may have said why before, and the client should hear that: the end is where

@@ -31,12 +31,16 @@ pub(crate) enum Replication {
 impl Replication {
     /// Returns what a startup packet asks for, as PostgreSQL reads it; `None` when PostgreSQL could not say.
     fn asked_for(startup: &Startup) -> Option<Self> {
-        let Some(text) = startup.get("replication") else { return Some(Self::None) };
-        if text == b"database" {
-            return Some(Self::Logical);
+        let mut asked = Self::None;
+        // An empty one counts, unlike an empty name of a database.
+        for (_, text) in startup.params.iter().filter(|(name, _)| **name == *b"replication") {
+            asked = match &**text {
+                b"database" => Self::Logical,
+                text if spelling::boolean(std::str::from_utf8(text).ok()?)? => Self::Physical,
+                _ => Self::None,
+            };
         }
-        let wanted = spelling::boolean(std::str::from_utf8(text).ok()?)?;
-        Some(if wanted { Self::Physical } else { Self::None })
+        Some(asked)
     }
 
     /// Its name in PgBouncer's SHOW CLIENTS.
@@ -182,10 +186,10 @@ mod tests {
         for value in ["true", "on", "yes", "1", "t", "TRUE"] {
             assert_eq!(ask(value), Some(Replication::Physical), "{value}");
         }
-        for value in ["false", "off", "no", "0", "f", ""] {
+        for value in ["false", "off", "no", "0", "f"] {
             assert_eq!(ask(value), Some(Replication::None), "{value}");
         }
-        for value in ["o", "2", "maybe", "databases", "Database"] {
+        for value in ["", "o", "2", "maybe", "databases", "Database"] {
             assert_eq!(ask(value), None, "{value}");
         }
     }

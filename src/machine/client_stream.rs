@@ -50,9 +50,10 @@ impl ClientStream {
         self.position.is_between()
     }
 
-    /// Returns the request of which part has been sent on, and the rest has not come.
-    pub(super) fn half_request(&self) -> Option<Request> {
-        self.request.filter(|_| self.is_partial())
+    /// Returns the request that the server never gets whole: part of it has been sent on, and the rest has not come; or, where bytes for
+    /// the server are left that have not been sent (`is_unsent`), the last one, if nothing of pgferry's own can stand behind it.
+    pub(super) fn unfinished_request(&self, is_unsent: bool) -> Option<Request> {
+        self.request.filter(|request| self.is_partial() || (is_unsent && request.ends_ready()))
     }
 
     /// Notes that a message was taken but for its last `left` bytes, which are treated as `rest` says.

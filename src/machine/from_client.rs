@@ -125,6 +125,7 @@ impl Machine<'_> {
             if rows > 0 {
                 io.from_client.parse(rows);
                 self.pipeline.request(Request::CopyData, ResponseAction::Forward);
+                self.client_stream.begin_request(Request::CopyData, 0);
                 return Step::On;
             }
         }

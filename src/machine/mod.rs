@@ -370,14 +370,14 @@ impl<'a> Machine<'a> {
         if self.context.mode == Mode::Transaction && !self.is_preparing() {
             self.server.kept.clone_from(self.client.settings.kept());
         }
-        let partial =
-            self.client_stream.is_partial() || !io.from_client.unsent().is_empty() || to_server == Flush::Pending;
+        let is_unsent = !io.from_client.unsent().is_empty() || to_server == Flush::Pending;
+        let partial = self.client_stream.is_partial() || is_unsent;
         let gone = matches!(end, Some(End::ServerLost { .. } | End::Stale))
             || self.pipeline.lost()
             // The server has ended the session, with a word that its client may not have waited for.
             || matches!(self.phase, Phase::Leaving | Phase::Ended);
-        if let Some(half) = self.client_stream.half_request() {
-            self.pipeline.withdraw(half);
+        if let Some(request) = self.client_stream.unfinished_request(is_unsent) {
+            self.pipeline.withdraw(request);
         }
         self.server.close_method = match () {
             () if partial || gone => CloseMethod::Silent,

@@ -14,8 +14,8 @@ use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::statements::StatementCache;
 use crate::track::transaction_block::IDLE;
 use crate::track::transaction_block::{self, Block};
-use crate::track::{ClientState, Pins};
-use crate::wire::{BadLength, backend, cstr, frame, frontend, head};
+use crate::track::{ClientState, Pins, Request};
+use crate::wire::{backend, cstr, frame, frontend, head};
 
 /// The transaction status of a failed transaction.
 const FAILED: u8 = b'E';
@@ -200,14 +200,14 @@ impl Refusal {
     /// clients from connection to connection, where they do.
     ///
     /// # Errors
-    /// A length that can't be right.
+    /// What the client is told at its end, where its next bytes are no message.
     pub fn advance(
         &mut self,
         input: &mut Buffer,
         out: &mut Vec<u8>,
         client: &mut ClientState,
         statements: Option<&StatementCache>,
-    ) -> Result<Step, BadLength> {
+    ) -> Result<Step, ClientError> {
         loop {
             let here = self.left.min(input.unparsed().len());
             input.skip(here);
@@ -218,7 +218,8 @@ impl Refusal {
             if self.state == State::Over {
                 return Ok(Step::Over);
             }
-            let Some(head) = head(input.unparsed(), frame::FRONTEND_LIMIT)? else {
+            let next = head(input.unparsed(), frame::FRONTEND_LIMIT);
+            let Some(head) = next.map_err(|bad| ClientError::violation(bad.to_string()))? else {
                 if self.state == State::Refusing && input.unparsed().is_empty() {
                     // Nothing that was there needed a connection, and what comes later has not been refused.
                     self.state = State::Over;
@@ -228,6 +229,9 @@ impl Refusal {
             };
             if head.tag == frontend::TERMINATE {
                 return Ok(Step::Terminated);
+            }
+            if Request::of(head).is_none() {
+                return Err(ClientError::unknown_message(head.tag));
             }
             let bytes = input.unparsed();
             if bytes.len() < head.size && !input.is_full() {
@@ -423,7 +427,7 @@ mod tests {
             let space = input.space();
             space[..piece.len()].copy_from_slice(piece);
             input.received(piece.len());
-            step = refusal.advance(&mut input, &mut out, client, Some(&statements)).expect("good lengths");
+            step = refusal.advance(&mut input, &mut out, client, Some(&statements)).expect("messages");
         }
         let mut seen = String::new();
         for frame in crate::wire::Frames::new(&out, frame::BACKEND_LIMIT) {
@@ -443,6 +447,20 @@ mod tests {
         assert_eq!(answers(&[parse("select 1"), query("x"), message(b'S', b"")]), ("EZi".into(), Step::Over));
         assert_eq!(answers(&[parse("select 1"), message(b'X', b"")]), ("E".into(), Step::Terminated));
         assert_eq!(answers(&[message(b'S', b"")]), ("Zi".into(), Step::Over));
+    }
+
+    #[test]
+    fn a_message_of_an_unknown_type_ends_the_session_before_its_body_has_come() {
+        for before in [&b""[..], &query("begin"), &parse("select 1")] {
+            let mut refusal =
+                Refusal::new(ClientError::error(ErrorSource::Limits, sqlstate::TOO_MANY_CONNECTIONS, "full"));
+            let mut input = Buffer::new(BufferPool::new(4096, 1));
+            let bytes = [before, b"z", &(1_u32 << 29).to_be_bytes()].concat();
+            input.space()[..bytes.len()].copy_from_slice(&bytes);
+            input.received(bytes.len());
+            let end = refusal.advance(&mut input, &mut Vec::new(), &mut ClientState::default(), None);
+            assert_eq!(end.expect_err("its end").to_string(), ClientError::unknown_message(b'z').to_string());
+        }
     }
 
     #[test]

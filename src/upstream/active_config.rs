@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,20 +9,19 @@ use arc_swap::ArcSwap;
 use super::target::{TargetHost, UpstreamTarget, UpstreamTargets};
 use crate::config::Settings;
 
-/// The settings in force and the targets made of them, and how often connections were outdated by new ones.
+/// The settings in force and the targets made of them.
 #[derive(Debug)]
 pub(crate) struct ActiveConfig {
     /// The settings.
     pub settings: Arc<ArcSwap<Settings>>,
     upstream_targets: ArcSwap<UpstreamTargets>,
-    generation: AtomicU64,
 }
 
 impl ActiveConfig {
     /// The first ones.
     #[must_use]
     pub(super) fn new(settings: Arc<ArcSwap<Settings>>, upstream_targets: UpstreamTargets) -> Self {
-        Self { settings, upstream_targets: ArcSwap::from_pointee(upstream_targets), generation: AtomicU64::new(0) }
+        Self { settings, upstream_targets: ArcSwap::from_pointee(upstream_targets) }
     }
 
     /// The settings for the clients of `database`.
@@ -66,19 +64,8 @@ impl ActiveConfig {
             .collect()
     }
 
-    /// The generation of settings that connections must belong to.
-    #[must_use]
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
     /// Puts the targets of new settings in force.
     pub(super) fn redirect(&self, upstream_targets: UpstreamTargets) {
         self.upstream_targets.store(Arc::new(upstream_targets));
-    }
-
-    /// Begins another generation: connections of the former ones are replaced.
-    pub(super) fn outdate_connections(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 }

@@ -21,8 +21,6 @@ const NO_CLIENT: u64 = u64::MAX;
 pub(crate) struct Birth {
     /// Its number.
     pub id: u64,
-    /// The generation of settings it is opened under.
-    pub generation: u64,
 }
 
 /// Metadata of an open server connection.
@@ -42,8 +40,6 @@ pub(crate) struct ConnInfo {
     pub local: Option<std::net::SocketAddr>,
     /// Description of its encryption, if it is encrypted.
     pub tls: Option<String>,
-    /// The generation of settings it was opened under.
-    pub generation: u64,
     /// Its cancel requests.
     pub gate: Arc<CancelGate>,
     /// The clients of pgferry that its backend is.
@@ -67,7 +63,6 @@ impl ConnInfo {
             remote,
             local: None,
             tls: None,
-            generation: birth.generation,
             gate,
             looped: LoopedClients::default(),
             code: Arc::default(),

@@ -31,6 +31,9 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of programs that run at a time: each for another database or user, of which clients that need no password make up many.
 const MAX_RUNNING: usize = 4;
 
+/// The directories in which a program is looked for where there is no PATH: those of `execvp` in glibc, or else in musl.
+const DEFAULT_PATH: &str = if cfg!(target_env = "musl") { "/usr/local/bin:/bin:/usr/bin" } else { "/bin:/usr/bin" };
+
 /// Number of (database, user)s for which what the program printed is kept: clients that need no password make up names.
 const MAX_PRINTED: usize = 256;
 
@@ -113,7 +116,7 @@ impl PasswordCommand {
         let is_there = if self.name.contains('/') {
             is_program(Path::new(&self.name))
         } else {
-            let path = env::var_os("PATH").unwrap_or_default();
+            let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
             env::split_paths(&path).any(|dir| is_program(&dir.join(&self.name)))
         };
         (!is_there).then(|| format!("password_command: {}: there is no such program", self.name))

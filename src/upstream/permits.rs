@@ -51,18 +51,26 @@ impl Permits {
     /// A permit if one is free and nothing waits for it.
     #[must_use]
     pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
-        let taken = self.free.try_acquire().ok()?;
-        taken.forget();
-        Some(Permit(Arc::clone(self)))
+        loop {
+            self.free.try_acquire().ok()?.forget();
+            // One that was on its way to a client when the total shrank is free where that has gone away.
+            if !self.end_excess() {
+                return Some(Permit(Arc::clone(self)));
+            }
+        }
     }
 
     /// Waits for a permit. Cancel-safe.
     pub(crate) async fn acquire(self: &Arc<Self>) -> Permit {
-        match self.free.acquire().await {
-            Ok(taken) => taken.forget(),
-            Err(_) => unreachable!("the semaphore is never closed"),
+        loop {
+            match self.free.acquire().await {
+                Ok(taken) => taken.forget(),
+                Err(_) => unreachable!("the semaphore is never closed"),
+            }
+            if !self.end_excess() {
+                return Permit(Arc::clone(self));
+            }
         }
-        Permit(Arc::clone(self))
     }
 }
 
@@ -76,6 +84,8 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
 
     #[test]
@@ -93,5 +103,20 @@ mod tests {
         drop(held);
         let held: Vec<_> = (0..5).filter_map(|_| permits.try_acquire()).collect();
         assert_eq!(held.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn one_that_was_on_its_way_as_their_number_shrank_counts() {
+        let permits = Permits::new(1);
+        let held = permits.try_acquire();
+        let mut waits = Box::pin(permits.acquire());
+        assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        // It goes to what waits, which does not take it.
+        drop(held);
+        permits.resize(0);
+        drop(waits);
+        assert!(permits.try_acquire().is_none(), "there is none");
+        permits.resize(1);
+        assert!(permits.try_acquire().is_some(), "there is one");
     }
 }

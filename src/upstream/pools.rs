@@ -289,21 +289,27 @@ impl Pools {
     }
 
     /// Applies the settings in force after `old`: new sizes, `upstream_targets`, and new connections where the upstream changed.
-    pub(crate) fn apply(&self, old: &Settings, upstream_targets: UpstreamTargets) {
+    pub(crate) fn apply(&self, old: &Arc<Settings>, upstream_targets: UpstreamTargets) {
         let ServerSide { config, roles, logins, quotas, .. } = &*self.server_side;
         let former_targets = config.upstream_targets();
         config.redirect(upstream_targets);
         let new = config.settings.load_full();
-        if new.routes() != old.routes() || new.auth.rules != old.auth.rules || new.auth.users != old.auth.users {
-            // Sessions move to new pools when they are between two pieces of work.
-            let outdated = {
-                let mut pools = lock(&self.by_key);
-                config.outdate_connections();
-                roles.forget_auths();
-                std::mem::take(&mut *pools)
-            };
-            self.set_aside(outdated.into_values().collect(), CloseReason::Reload, &former_targets);
+        let all_change = new.auth.rules != old.auth.rules || new.auth.users != old.auth.users;
+        let changes = |database: &[u8]| all_change || new.of(database).route() != old.of(database).route();
+        // Sessions move to new pools when they are between two pieces of work.
+        let outdated: Vec<_> = {
+            let mut pools = lock(&self.by_key);
+            roles.forget_auths(changes);
+            let of_changed = |(key, _): &(PoolKey, Arc<Pool>)| changes(&key.database);
+            let (outdated, kept): (BTreeMap<_, _>, _) = std::mem::take(&mut *pools).into_iter().partition(of_changed);
+            *pools = kept;
+            outdated.into_values().collect()
+        };
+        let former: Vec<_> = lock(&self.former).iter().map(|former| Arc::clone(&former.pool)).collect();
+        for pool in outdated.iter().chain(former.iter().filter(|pool| changes(&pool.key.database))) {
+            pool.outdate();
         }
+        self.set_aside(outdated, CloseReason::Reload, &former_targets);
         self.fit_to_servers();
         logins.resize(new.pool.max_connecting);
         quotas.resize(&new);

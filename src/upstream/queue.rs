@@ -273,9 +273,10 @@ fn between((shortest, longest): (Duration, Duration)) -> Duration {
 mod tests {
     use super::*;
     use crate::error::{ClientError, ErrorSource, sqlstate};
+    use crate::upstream::dial::Obstacle;
 
     fn down() -> DialError {
-        DialError::Unreachable { host: "h".into(), why: "Connection refused".into(), refused: true }
+        DialError::Unreachable { host: "h".into(), why: "Connection refused".into(), obstacle: Obstacle::NoServer }
     }
 
     fn full() -> DialError {

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
+
 use super::slots::{Slot, Slots};
 use crate::config::Settings;
 use crate::config::user::Limits;
@@ -48,12 +50,14 @@ impl Quotas {
     /// Takes a place of `user`.
     fn take(
         &self,
-        settings: &Settings,
+        settings: &ArcSwap<Settings>,
         user: &[u8],
         of: impl Fn(&UserQuota) -> &Arc<Slots>,
     ) -> Result<Slot, QuotaExceeded> {
-        let limits = &settings.auth.limits;
         let mut users = lock(&self.0);
+        // Those in force under the lock: a reload that comes now adapts what is made here.
+        let settings = settings.load();
+        let limits = &settings.auth.limits;
         if !users.contains_key(user) {
             users.retain(|user, quota| quota.is_used() || limits.contains_key(user));
             users.insert(user.to_vec(), UserQuota::new(limits.get(user).copied().unwrap_or_default()));
@@ -66,7 +70,7 @@ impl Quotas {
     ///
     /// # Errors
     /// When all are taken.
-    pub(super) fn upstream_slot(&self, settings: &Settings, user: &[u8]) -> Result<Slot, QuotaExceeded> {
+    pub(super) fn upstream_slot(&self, settings: &ArcSwap<Settings>, user: &[u8]) -> Result<Slot, QuotaExceeded> {
         self.take(settings, user, |quota| &quota.upstream)
     }
 
@@ -74,8 +78,8 @@ impl Quotas {
     ///
     /// # Errors
     /// When all are taken.
-    pub(crate) fn client_slot(&self, settings: &Settings, user: &[u8]) -> Result<Option<Slot>, QuotaExceeded> {
-        if !settings.auth.limits.contains_key(user) {
+    pub(crate) fn client_slot(&self, settings: &ArcSwap<Settings>, user: &[u8]) -> Result<Option<Slot>, QuotaExceeded> {
+        if !settings.load().auth.limits.contains_key(user) {
             return Ok(None);
         }
         self.take(settings, user, |quota| &quota.clients).map(Some)

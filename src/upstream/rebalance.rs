@@ -91,7 +91,7 @@ impl Pools {
             loop {
                 let mut freed = std::pin::pin!(capacity.freed());
                 freed.as_mut().enable();
-                let slot = quotas.upstream_slot(&config.settings.load(), user);
+                let slot = quotas.upstream_slot(&config.settings, user);
                 if slot.is_ok() || self.make_room_for(None, |other| other.key.user == user) == Prospect::None {
                     return slot;
                 }

@@ -53,9 +53,9 @@ impl Roles {
         }
     }
 
-    /// Forgets all logins.
-    pub(super) fn forget_auths(&self) {
-        lock(&self.auths).clear();
+    /// Forgets the logins to the databases that `changes` picks.
+    pub(super) fn forget_auths(&self, changes: impl Fn(&[u8]) -> bool) {
+        lock(&self.auths).retain(|(database, _), _| !changes(database));
     }
 
     /// The statistics of `user`.

@@ -79,8 +79,8 @@ impl ServerSide {
     /// Returns what a connection to `database` is opened by.
     #[must_use]
     pub(crate) fn basis(&self, database: &[u8]) -> Basis {
-        // Before the settings: where they change meanwhile, the connection belongs to the former ones.
-        let birth = Birth { id: self.conn_ids.next(), generation: self.config.generation() };
+        // Before the settings: where all connections are to be replaced from now on, so is this one.
+        let birth = Birth { id: self.conn_ids.next() };
         let settings = self.config.settings_of(database);
         Basis { birth, settings, upstream_target: self.config.upstream_target(database) }
     }

@@ -284,6 +284,28 @@ pub(crate) fn put_notice(out: &mut Vec<u8>, fields: &[(u8, &str)]) {
     put_fields(out, NOTICE, fields);
 }
 
+/// Appends a `NotificationResponse`.
+pub(crate) fn put_notification(out: &mut Vec<u8>, pid: i32, channel: &str, payload: &str) {
+    let length = 4 + 4 + channel.len() + 1 + payload.len() + 1;
+    out.push(NOTIFICATION);
+    // Both are pgferry's own, and short.
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(&pid.to_be_bytes());
+    for text in [channel, payload] {
+        out.extend_from_slice(text.as_bytes());
+        out.push(0);
+    }
+}
+
+/// Returns the process id, the channel and the payload of a `NotificationResponse`.
+#[must_use]
+pub(crate) fn notification(body: &[u8]) -> Option<(i32, &[u8], &[u8])> {
+    let (pid, rest) = body.split_first_chunk()?;
+    let (channel, rest) = cstr(rest)?;
+    let (payload, _) = cstr(rest)?;
+    Some((i32::from_be_bytes(*pid), channel, payload))
+}
+
 /// Appends `ReadyForQuery` with the transaction status `I`, `T` or `E`.
 pub fn put_ready(out: &mut Vec<u8>, status: u8) {
     out.extend_from_slice(&[READY, 0, 0, 0, 5, status]);

@@ -93,6 +93,10 @@ fn what_is_hardly_meant_is_told_before_a_client_meets_it() {
     fs::write(&file, "password_command = [\"sh\"]\nmin_pool_size = 20\n").expect("written");
     let output = run_pgferry(&["check", "-u", "postgres://db", "-c", config], &[]);
     assert_eq!(stderr(&output), "");
+    // Without a PATH as well it is found where `execvp` looks.
+    let mut without_path = command();
+    without_path.args(["check", "-u", "postgres://db", "-c", config]).env_remove("PATH");
+    assert_eq!(stderr(&without_path.output().expect("pgferry")), "");
     let ferry = Pgferry::start(Postgres::shared(), &["-c", config]);
     fs::write(&file, "password_command = [\"sh\"]\nmin_pool_size = 21\n").expect("written");
     ferry.signal(Signal::SIGHUP);

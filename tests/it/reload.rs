@@ -186,6 +186,47 @@ fn connections_of_the_former_upstream_are_counted_as_they_close() {
 }
 
 #[test]
+fn connections_of_databases_that_a_reload_does_not_change_stay() {
+    let postgres = Postgres::start_with(&[]);
+    let settings = |rest: &str| format!("listen = \"HERE\"\npool_mode = \"transaction\"\n{rest}");
+    let filed = Filed::start(&postgres, &settings(""));
+    let mut guest = filed.guest();
+    let log_in = |database| ProtocolClient::logged_in(filed.ferry.raw(), "trust_user", database);
+    let mut clients = ["postgres", "other"].map(log_in);
+    let mut pids = || clients.each_mut().map(|client| client.value("select pg_backend_pid()"));
+    let before = pids();
+    let mut reload = |rest: &str| {
+        filed.write(&format!("upstream = \"{}\"\n{}", postgres.url(), settings(rest)));
+        assert_eq!(tags(&guest.query("RELOAD")), "NCZ");
+    };
+    for rest in ["[databases.more]\ndbname = \"other\"\n", "[databases.other]\npool_size = 3\n", ""] {
+        reload(rest);
+        assert_eq!(pids(), before, "{rest}");
+    }
+    reload("[databases.other]\ndbname = \"postgres\"\n");
+    let after = pids();
+    assert_eq!((after[0] == before[0], after[1] == before[1]), (true, false));
+    reload("");
+    assert_eq!((pids()[0] == before[0], pids()[1] == after[1]), (true, false));
+}
+
+#[test]
+fn client_that_waits_during_a_reload_is_served_by_the_new_upstream() {
+    let postgres = Postgres::start_with(&[]);
+    let settings = "pool_mode = \"transaction\"\npool_size = 1\nreserve_pool_size = 0\n";
+    let filed = Filed::start(&postgres, &format!("listen = \"HERE\"\n{settings}"));
+    let (mut first, mut second, mut guest) = (filed.ferry.session(), filed.ferry.session(), filed.guest());
+    first.query("begin");
+    second.send(&query("select 2"));
+    eventually("it waits", || filed.ferry.report().get("waiting_now") == 1);
+    filed.write(&format!("{}{settings}", moved(&postgres, 7)));
+    guest.query("RELOAD");
+    first.query("commit");
+    assert_eq!(tags(&second.until_ready()), "TDCZ");
+    assert_eq!(filed.ferry.report().get("upstream_opened"), 2, "one before and one behind the reload");
+}
+
+#[test]
 fn connections_of_the_former_upstream_are_still_ours() {
     let postgres = Postgres::start_with(&[]);
     let filed = Filed::start(&postgres, "listen = \"HERE\"\npool_mode = \"transaction\"\n");

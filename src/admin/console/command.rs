@@ -42,8 +42,8 @@ pub(crate) enum Command {
     TakeOver(Takeover),
     /// `TAKEN_OVER`: it has them, and takes clients.
     TakenOver,
-    /// `CANCEL pid key`: it passes on a cancel request with a key that it does not know.
-    Cancel(i32, Vec<u8>),
+    /// `CANCEL number pid key`: it passes on a cancel request with a key that it does not know, under a number of its own.
+    Cancel(i32, i32, Vec<u8>),
     /// Nothing.
     Empty,
 }
@@ -249,13 +249,13 @@ fn show(rest: &[Word], is_show: bool) -> Result<Command, (String, Option<String>
     }
 }
 
-/// `CANCEL pid key`, the key in hexadecimal digits.
+/// `CANCEL number pid key`, the key in hexadecimal digits.
 fn cancel(rest: &[Word]) -> Result<Command, (String, Option<String>)> {
-    let parsed = match rest {
-        [pid, key] => pid.text.parse().ok().zip(CancelKey::from_hex(&key.text)),
-        _ => None,
+    let parsed = || {
+        let [number, pid, key] = rest else { return None };
+        Some(Command::Cancel(number.text.parse().ok()?, pid.text.parse().ok()?, CancelKey::from_hex(&key.text)?))
     };
-    parsed.map(|(pid, key)| Command::Cancel(pid, key)).ok_or_else(|| ("CANCEL takes a pid and a key".into(), None))
+    parsed().ok_or_else(|| ("CANCEL takes a number, a pid and a key".into(), None))
 }
 
 fn shutdown(rest: &[Word]) -> Result<Command, (String, Option<String>)> {

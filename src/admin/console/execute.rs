@@ -91,13 +91,8 @@ pub(crate) async fn execute(admin_state: &Arc<AdminState>, command: &Command) ->
         }
         Command::Shutdown(how) => admin_state.send_command(ServerCommand::Shutdown(*how)).await,
         Command::TakenOver => admin_state.send_command(ServerCommand::TakenOver).await,
-        Command::Cancel(pid, key) => {
-            if !shared.cancel_for_successor(*pid, key).await {
-                return Err(refused("there is no client with this key".to_owned()));
-            }
-        }
-        // The last is done where the connection is at hand.
-        Command::Driver(_, false) | Command::Empty | Command::TakeOver(_) => {}
+        // The last two are done where the connection is at hand.
+        Command::Driver(_, false) | Command::Empty | Command::TakeOver(_) | Command::Cancel(..) => {}
     }
     Ok(CommandOutcome::default())
 }

@@ -9,11 +9,12 @@ mod portals;
 
 use std::sync::Arc;
 
-use tokio::task::yield_now;
+use tokio::task::{JoinSet, yield_now};
 use tracing::info;
 
 use super::AdminState;
 use super::table::Table;
+use crate::client::predecessor::{CANCELLED, CANCELS, UNKNOWN};
 use crate::client::session_handle::{SessionHandle, SessionTarget};
 use crate::client::sessions::SessionSpec;
 use crate::client::{AdminRole, AdminUser, close, farewell, session};
@@ -94,8 +95,15 @@ pub(crate) async fn serve(admin_state: &Arc<AdminState>, conn: &mut Conn, admin_
     let handle = Arc::clone(&registered.handle);
     backend::put_key_data(&mut conn.output, handle.pid, &handle.secret);
     backend::put_ready(&mut conn.output, IDLE);
-    let mut session =
-        ConsoleSession { admin_state, conn, admin_user, handle, portals: Portals::default(), skipping: false };
+    let mut session = ConsoleSession {
+        admin_state,
+        conn,
+        admin_user,
+        handle,
+        portals: Portals::default(),
+        skipping: false,
+        cancels: JoinSet::new(),
+    };
     let end = session.converse().await;
     match end {
         End::Tell(client_error) => {
@@ -116,6 +124,9 @@ struct ConsoleSession<'a> {
     portals: Portals,
     /// An extended request has failed: nothing is heard until the next `Sync`.
     skipping: bool,
+    /// Cancel requests of the process that has replaced this one, by its numbers: it is told of each when it has been acted upon, and
+    /// whether there is such a client.
+    cancels: JoinSet<(i32, bool)>,
 }
 
 impl ConsoleSession<'_> {
@@ -136,6 +147,11 @@ impl ConsoleSession<'_> {
                 biased;
                 frame = self.conn.peek_frame(MAX_COMMAND_BYTES) => Some(frame?),
                 () = self.handle.wake.woken() => None,
+                Some(Ok((number, is_known))) = self.cancels.join_next() => {
+                    let outcome = if is_known { CANCELLED } else { UNKNOWN };
+                    backend::put_notification(&mut self.conn.output, number, CANCELS, outcome);
+                    return Ok(());
+                }
             };
             if let Some(frame) = frame {
                 let (tag, body, size) = (frame.tag, frame.body().to_vec(), frame.bytes.len());
@@ -288,6 +304,11 @@ impl ConsoleSession<'_> {
             // What has been said so far goes first: descriptors travel with a byte.
             self.conn.flush().await.map_err(RecvError::from)?;
             return Ok(execute::transfer_listeners(self.admin_state, which, &self.handle, self.conn).await);
+        }
+        if let Command::Cancel(number, pid, key) = command {
+            let (shared, number, pid, key) = (Arc::clone(&self.admin_state.shared), *number, *pid, key.clone());
+            self.cancels.spawn(async move { (number, shared.cancel_for_successor(pid, &key).await) });
+            return Ok(Ok(CommandOutcome::default()));
         }
         let admin_state = Arc::clone(self.admin_state);
         let mut work = std::pin::pin!(execute::execute(&admin_state, command));

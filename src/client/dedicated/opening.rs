@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::auth::{Credential, Password};
@@ -13,12 +14,15 @@ use crate::client::presence::while_present;
 use crate::config::{Auth, Settings};
 use crate::error::ClientError;
 use crate::net::Conn;
+use crate::track::server_state::CloseMethod;
+use crate::upstream::counters::Counters;
 use crate::upstream::dial::{self, Login, NewConn};
 use crate::upstream::limiter::SourceLimit;
 use crate::upstream::login_slots::LoginSlot;
 use crate::upstream::queue::pause_while_full;
+use crate::upstream::server_conn::ServerConn;
 use crate::upstream::server_side::Basis;
-use crate::upstream::{DialError, PasswordPrompt, Secret, ServerSide};
+use crate::upstream::{CloseReason, DialError, PasswordPrompt, Secret, ServerSide};
 
 /// The client's answer to a question of the server's: the password, or `None` where the client went away.
 type Answer = Result<Option<Password>, ClientError>;
@@ -35,6 +39,30 @@ pub(super) struct Opening<'a> {
     deadline: Instant,
     /// The client's password, once it was asked for it.
     given: Option<Password>,
+    attempt: Attempt,
+}
+
+/// The attempt that is under way, if one is, in a task of its own: it ends with a connection that has an owner, whatever becomes of the
+/// login.
+#[derive(Default)]
+pub(super) struct Attempt(Option<JoinHandle<Result<NewConn, DialError>>>);
+
+impl Attempt {
+    /// Waits for its outcome. Cancel-safe.
+    async fn outcome(&mut self) -> Result<NewConn, DialError> {
+        let Some(task) = &mut self.0 else { return Err(DialError::ClientGone) };
+        let outcome = task.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string())));
+        self.0 = None;
+        outcome
+    }
+
+    /// Waits for the end of what is under way, and closes the connection that comes of it.
+    pub(super) async fn give_up(mut self, counters: &Counters) {
+        if let Ok(new_conn) = self.outcome().await {
+            let how = ServerConn::close(new_conn.conn, CloseMethod::Terminate).await;
+            counters.close(how, CloseReason::Login);
+        }
+    }
 }
 
 impl<'a> Opening<'a> {
@@ -49,14 +77,20 @@ impl<'a> Opening<'a> {
         let settings = shared.server_side.config.settings.load_full();
         let deadline = Instant::from_std(connected_at) + settings.timeouts.client_login_timeout;
         let source = shared.server_side.logins.limiter.of(conn.stream());
-        Self { shared, conn, pending_logins, admitted, settings, source, deadline, given: None }
+        let attempt = Attempt::default();
+        Self { shared, conn, pending_logins, admitted, settings, source, deadline, given: None, attempt }
+    }
+
+    /// Returns what is under way where the login has been cut off.
+    pub(super) fn into_attempt(self) -> Attempt {
+        self.attempt
     }
 
     /// Logs in; `None` when the client went away.
     ///
     /// # Errors
     /// What the client is told.
-    pub(super) async fn run(mut self) -> Result<Option<NewConn>, ClientError> {
+    pub(super) async fn run(&mut self) -> Result<Option<NewConn>, ClientError> {
         loop {
             let Some(slot) = self.slot().await? else { return Ok(None) };
             let (outcome, answer) = self.attempt(slot).await;
@@ -81,7 +115,7 @@ impl<'a> Opening<'a> {
                 (error, _) if error.is_credential() && self.given.is_some() => {
                     self.shared.counters().wrong_passwords.add();
                     let Self { conn, pending_logins, source, deadline, .. } = self;
-                    return challenge::delay_reply(conn, pending_logins, &source, deadline, error.client_error()).await;
+                    return challenge::delay_reply(conn, pending_logins, source, *deadline, error.client_error()).await;
                 }
                 (error, _) => return Err(error.client_error()),
             }
@@ -103,7 +137,8 @@ impl<'a> Opening<'a> {
         let (ask, asked) = PasswordPrompt::new(&server_side.logins.slots);
         let login = login_as_requested(server_side, self.admitted, self.secret(ask));
         // In a task of its own, so that the slot does not wait for the client.
-        let attempt = tokio::spawn(dial(Arc::clone(server_side), Arc::clone(&self.settings), login, slot));
+        let task = tokio::spawn(dial(Arc::clone(server_side), Arc::clone(&self.settings), login, slot));
+        self.attempt = Attempt(Some(task));
         // An attempt that asks nothing lets go of its end.
         let answer = match asked.await {
             Ok(reply) => {
@@ -118,8 +153,7 @@ impl<'a> Opening<'a> {
             }
             Err(_) => None,
         };
-        let outcome = attempt.await.unwrap_or_else(|error| Err(DialError::Protocol(error.to_string())));
-        (outcome, answer)
+        (self.attempt.outcome().await, answer)
     }
 
     /// The secret to log in with; only where the client is to be asked is `ask` part of it.

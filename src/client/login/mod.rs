@@ -28,12 +28,12 @@ use crate::net::tls::{self, CertificateOrigin};
 use crate::net::{Conn, Peer, Stream};
 use crate::track::parameter_cache::Greeting;
 use crate::track::startup_settings::StartupSettings;
-use crate::upstream::Pool;
 use crate::upstream::attempt::recheck;
 use crate::upstream::limiter::{CheckTurn, SourceLimit, Turn};
 use crate::upstream::quota::QuotaExceeded;
 use crate::upstream::role_auth::{Freshness, PasswordChange};
 use crate::upstream::slots::Slot;
+use crate::upstream::{Pool, ServerSide};
 use crate::wire::Startup;
 pub(super) use console::authorize;
 pub(crate) use console::{AdminRole, AdminUser};
@@ -148,7 +148,7 @@ pub(crate) async fn log_in(
         recheck_in_background(shared, &pool, settings, now);
     }
     // Only a client that has logged in takes a place that others need.
-    let begun = match entered.and_then(|entered| entered.then(|| client_slot(shared, settings, user)).transpose()) {
+    let begun = match entered.and_then(|entered| entered.then(|| client_slot(shared, user)).transpose()) {
         Ok(Some(place)) => {
             greeting::greet(shared, &pool, parsed_startup, deadline).await.map(|told| Some((told, place)))
         }
@@ -171,13 +171,13 @@ pub(crate) async fn log_in(
     Ok(Some(AuthOutcome::Session(SessionStart { pool, greeting, mode, settings, secret, place })))
 }
 
-/// The place of a client among those of `user`, which it has logged in as; `None` where `settings` do not limit these.
+/// The place of a client among those of `user`, which it has logged in as; `None` where the settings do not limit these.
 ///
 /// # Errors
 /// When all are taken.
-pub(super) fn client_slot(shared: &Shared, settings: &Settings, user: &[u8]) -> Result<Option<Slot>, ClientError> {
-    let quotas = &shared.server_side.quotas;
-    quotas.client_slot(settings, user).map_err(|QuotaExceeded| too_many(user, "max_user_client_connections"))
+pub(super) fn client_slot(shared: &Shared, user: &[u8]) -> Result<Option<Slot>, ClientError> {
+    let ServerSide { config, quotas, .. } = &*shared.server_side;
+    quotas.client_slot(&config.settings, user).map_err(|QuotaExceeded| too_many(user, "max_user_client_connections"))
 }
 
 /// Error for a client of `user`, which has as many clients or connections as `setting` allows.

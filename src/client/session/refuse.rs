@@ -28,7 +28,7 @@ impl Session<'_> {
         loop {
             let step = refusal
                 .advance(&mut self.conn.input, &mut self.conn.output, &mut self.state, statements)
-                .map_err(|bad| SessionEnd::Tell(ClientError::violation(bad.to_string())))?;
+                .map_err(SessionEnd::Tell)?;
             self.flush().await?;
             match step {
                 Step::Over => break,

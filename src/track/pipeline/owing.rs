@@ -1,13 +1,14 @@
 //! What a queue of requests still owes.
 
-use super::Pipeline;
-use crate::track::Request;
+use super::{Entry, Pipeline};
+use crate::track::{Request, ResponseAction};
 
 impl Pipeline {
     /// Notes that the last request, where that is a `request`, is never sent whole: the server does not come to it. Nothing else is sent.
     pub fn withdraw(&mut self, request: Request) {
         // Where the server discards it, it is not in the queue.
-        if !self.skipping() && self.queue.back().is_some_and(|entry| entry.request == request) {
+        let is_last = |entry: &Entry| entry.request == request && entry.action == ResponseAction::Forward;
+        if !self.skipping() && self.queue.back().is_some_and(is_last) {
             self.queue.pop_back();
             self.prompted = self.prompted.min(self.queue.len());
             let unsynced = self.queue.iter().rev().take_while(|entry| !entry.request.ends_ready());

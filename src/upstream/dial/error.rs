@@ -22,8 +22,8 @@ pub(crate) enum DialError {
         host: String,
         /// Reason why it failed.
         why: String,
-        /// True if trying again soon costs next to nothing: no server listens.
-        refused: bool,
+        /// Kind of the obstacle.
+        obstacle: Obstacle,
     },
     /// The server does not satisfy `target_session_attrs`.
     Misfit {
@@ -48,6 +48,41 @@ pub(crate) enum DialError {
     Broke(String),
     /// The server says what it should not.
     Protocol(String),
+}
+
+/// Kinds of obstacles on the way to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// No server listens: trying again soon costs next to nothing.
+    NoServer,
+    /// This host has no port for another connection there, whatever the server does.
+    NoPort,
+    /// Anything else.
+    Other,
+}
+
+impl Obstacle {
+    /// The obstacle that `error` of a socket that was to be connected shows.
+    #[must_use]
+    pub(super) fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::NoServer,
+            io::ErrorKind::AddrNotAvailable => Self::NoPort,
+            _ => Self::Other,
+        }
+    }
+
+    /// Names the place to look for the remedy.
+    fn hint(self) -> &'static str {
+        match self {
+            Self::NoPort => {
+                "This host has used up net.ipv4.ip_local_port_range for connections to that server: \"pgferry doctor\" shows by what."
+            }
+            Self::NoServer | Self::Other => {
+                "Is PostgreSQL running there and does it accept TCP/IP connections? The setting is \"upstream\"."
+            }
+        }
+    }
 }
 
 impl DialError {
@@ -85,7 +120,7 @@ impl DialError {
     #[must_use]
     pub(crate) fn is_down(&self) -> bool {
         match self {
-            Self::Unreachable { refused, .. } => *refused,
+            Self::Unreachable { obstacle, .. } => *obstacle == Obstacle::NoServer,
             Self::Broke(_) | Self::Misfit { .. } => true,
             Self::Refused(client_error, _) => is_going_or_coming(client_error),
             _ => false,
@@ -115,7 +150,8 @@ impl DialError {
             other => other.client_error().message(),
         });
         let why = why.collect::<Vec<_>>().join("; ");
-        Self::Unreachable { host: places.to_owned(), why, refused: tried.iter().all(Self::is_down) }
+        let obstacle = if tried.iter().all(Self::is_down) { Obstacle::NoServer } else { Obstacle::Other };
+        Self::Unreachable { host: places.to_owned(), why, obstacle }
     }
 
     /// Returns whether the server refused the user or the password.
@@ -157,17 +193,26 @@ impl DialError {
         }
     }
 
+    /// Returns what helps a client that has waited while it was tried again.
+    #[must_use]
+    pub(crate) fn hint_behind_wait(&self) -> &'static str {
+        match self {
+            Self::Unreachable { obstacle: obstacle @ Obstacle::NoPort, .. } => obstacle.hint(),
+            _ => "Check that PostgreSQL is up and accepts connections; pgferry keeps trying.",
+        }
+    }
+
     /// Returns the error for clients.
     #[must_use]
     pub(crate) fn client_error(&self) -> ClientError {
         match self {
             Self::Refused(client_error, _) => client_error.clone(),
-            Self::Unreachable { host, why, .. } => ClientError::fatal(
+            Self::Unreachable { host, why, obstacle } => ClientError::fatal(
                 ErrorSource::Server,
                 sqlstate::UNABLE_TO_CONNECT,
                 format!("could not connect to the upstream server at {host}: {why}"),
             )
-            .hint("Is PostgreSQL running there and does it accept TCP/IP connections? The setting is \"upstream\"."),
+            .hint(obstacle.hint()),
             Self::Misfit { host, why } => ClientError::fatal(
                 ErrorSource::Server,
                 sqlstate::UNABLE_TO_CONNECT,

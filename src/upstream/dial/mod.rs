@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use error::{DialError, DialFailure};
+pub(crate) use error::{DialError, DialFailure, Obstacle};
 
 use super::close::{CloseReason, Closed};
 use super::conn_info::Birth;
@@ -321,8 +321,8 @@ impl Dial<'_> {
         }
         let failed = |error: io::Error| {
             self.counters.fail_to_connect(&error);
-            let refused = matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
-            DialError::Unreachable { host: self.endpoint.host.to_string(), why: describe(&error), refused }
+            let obstacle = Obstacle::of(&error);
+            DialError::Unreachable { host: self.endpoint.host.to_string(), why: describe(&error), obstacle }
         };
         let Ok(place) = timeout_at(self.deadline, self.endpoint.place()).await else {
             let limit = self.limit.as_secs_f32();
@@ -391,7 +391,7 @@ impl Dial<'_> {
 
     /// The error for a server that may have got something of the attempt.
     fn unreachable(&self, why: String) -> DialError {
-        DialError::Unreachable { host: self.endpoint.host.to_string(), why, refused: false }
+        DialError::Unreachable { host: self.endpoint.host.to_string(), why, obstacle: Obstacle::Other }
     }
 }
 

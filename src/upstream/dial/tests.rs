@@ -1,12 +1,12 @@
 //! A login against a server that says everything, in every order, without waiting for an answer.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use super::against::log_in_against;
 use super::login::log_in;
-use super::{DialError, Login, Secret};
+use super::{DialError, Login, Obstacle, Secret};
 use crate::config::{RawConfig, Settings};
 use crate::error::ClientError;
 use crate::net::{BufferPool, Conn, Stream};
@@ -157,4 +157,18 @@ fn a_pooler_that_takes_no_connections_is_no_server_that_stops() {
     assert!(refused("57P03", "RProcessStartupPacket\0").takes_no_connections());
     assert!(!refused("57P03", "").takes_no_connections());
     assert!(!refused("53300", "RProcessStartupPacket\0").takes_no_connections());
+}
+
+#[test]
+fn a_host_that_has_no_port_left_is_not_taken_for_the_servers_fault() {
+    let unreachable = |kind: io::ErrorKind| DialError::Unreachable {
+        host: "h".into(),
+        why: "why".into(),
+        obstacle: Obstacle::of(&kind.into()),
+    };
+    let no_port = unreachable(io::ErrorKind::AddrNotAvailable);
+    assert!(no_port.client_error().to_string().contains("ip_local_port_range"), "{}", no_port.client_error());
+    assert!(no_port.hint_behind_wait().contains("ip_local_port_range") && !no_port.is_down());
+    let refused = unreachable(io::ErrorKind::ConnectionRefused);
+    assert!(refused.client_error().to_string().contains("Is PostgreSQL running there") && refused.is_down());
 }

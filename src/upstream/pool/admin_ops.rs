@@ -42,9 +42,7 @@ impl Pool {
     /// Returns whether a connection is to be closed as soon as it is idle.
     #[must_use]
     pub(crate) fn must_close(&self, conn_info: &ConnInfo) -> bool {
-        conn_info.id < self.oldest.load(Ordering::Relaxed)
-            || conn_info.is_retired()
-            || conn_info.generation != self.server_side.config.generation()
+        conn_info.id < self.oldest.load(Ordering::Relaxed) || conn_info.is_retired()
     }
 
     /// Returns whether any such connection is still open.

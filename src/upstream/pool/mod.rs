@@ -143,8 +143,8 @@ pub(crate) struct Pool {
     pub conn_infos: ConnInfos,
     /// Connections of lower numbers are to be closed.
     oldest: AtomicU64,
-    /// The generation of settings it belongs to.
-    generation: u64,
+    /// True once the settings that it belongs to are no longer in force.
+    outdated: AtomicBool,
     /// Its connections are closed as they come free: while one is open to `template1`, no database can be created.
     leaves_server: bool,
     /// It is known that clients will come.
@@ -196,7 +196,7 @@ impl Pool {
             stats,
             conn_infos: ConnInfos::default(),
             oldest: AtomicU64::new(0),
-            generation: server_side.config.generation(),
+            outdated: AtomicBool::new(false),
             leaves_server,
             expects_clients: AtomicBool::new(false),
             asked: Mutex::default(),
@@ -334,10 +334,11 @@ impl Pool {
     /// Reason why a connection must go that was right when its opening began, if what has been said since holds for it.
     fn recalled(&self, server_conn: &ServerConn) -> Option<CloseReason> {
         let conn_info = &server_conn.conn_info;
-        if self.server_side.config.generation() != conn_info.generation {
-            return Some(CloseReason::Reload);
+        if conn_info.id < self.oldest.load(Ordering::Acquire) {
+            let is_outdated = self.outdated.load(Ordering::Acquire);
+            return Some(if is_outdated { CloseReason::Reload } else { CloseReason::Command });
         }
-        (conn_info.id < self.oldest.load(Ordering::Relaxed) || self.is_paused()).then_some(CloseReason::Command)
+        self.is_paused().then_some(CloseReason::Command)
     }
 
     /// Reason why a connection must go at `now`, if it must.
@@ -361,8 +362,13 @@ impl Pool {
     /// Returns whether it belongs to settings that are no longer in force.
     #[must_use]
     pub(crate) fn is_outdated(&self) -> bool {
-        self.server_side.config.generation() != self.generation
-            || self.role_auth.succession() == Some(Succession::SameRole)
+        self.outdated.load(Ordering::Acquire) || self.role_auth.succession() == Some(Succession::SameRole)
+    }
+
+    /// Notes that other settings are in force for its clients: those that wait here get connections that are opened by these.
+    pub(super) fn outdate(&self) {
+        self.outdated.store(true, Ordering::Release);
+        self.oldest.fetch_max(self.server_side.conn_ids.next(), Ordering::AcqRel);
     }
 
     /// Adapts to a new size.

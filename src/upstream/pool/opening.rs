@@ -82,7 +82,7 @@ impl Pool {
     /// The slot of a connection among those of its user.
     fn user_slot(&self) -> Result<Slot, QuotaExceeded> {
         let ServerSide { config, quotas, .. } = &*self.server_side;
-        quotas.upstream_slot(&config.settings.load(), &self.key.user)
+        quotas.upstream_slot(&config.settings, &self.key.user)
     }
 
     /// Has another pool close a connection that no client uses.

@@ -86,7 +86,7 @@ impl Pool {
                     "{waited}; the upstream server could not be reached or refused: SQLSTATE {}",
                     client_error.code()
                 ))
-                .hint("Check that PostgreSQL is up and accepts connections; pgferry keeps trying.");
+                .hint(error.hint_behind_wait());
         }
         let mode = self.settings().pool.pool_mode;
         let capacity = &self.server_side.capacity;

@@ -1,5 +1,7 @@
 //! Work that a client has left to the server, and that goes on there for as long as it takes unless it is cancelled.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::script::{Findings, SESSION, TRANSACTION};
 use crate::harness::protocol_client::{bind, execute, parse, query, tags};
 use crate::harness::{Postgres, ProtocolClient, eventually};
@@ -75,6 +77,40 @@ fn work_that_clients_have_left_does_not_go_on_outside_of_the_limits() {
         ferry.give_up();
     }
     findings.report();
+}
+
+/// Messages that do not fit into the sockets' buffers while the server works on what is in front of them: whole ones, of which the server
+/// never gets the end.
+const UNWRITTEN: [Left; 2] = [
+    ("a query", |seconds| [sleeps(seconds), query(&format!("select '{}'", "x".repeat(600_000)))].concat()),
+    ("a Parse", |seconds| {
+        let asleep = format!("select pg_sleep({seconds})");
+        let long = parse("l", &format!("select '{}'", "x".repeat(600_000)));
+        [parse("", &asleep), bind("", "", &[]), execute("", 0), long].concat()
+    }),
+];
+
+#[test]
+fn work_in_front_of_messages_that_were_not_written_is_cancelled() {
+    let sockets = tempfile::tempdir().expect("a directory");
+    std::fs::set_permissions(sockets.path(), std::fs::Permissions::from_mode(0o777)).expect("chmod");
+    let dir = sockets.path().to_str().expect("UTF-8");
+    // A unix socket takes little.
+    let postgres = Postgres::start_with(&[&format!("unix_socket_directories='{dir}'")]);
+    let url = format!("postgres:///postgres?host={dir}&port={}", postgres.port);
+    let at_work = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+    let mut aside = ProtocolClient::tcp(postgres.port).logged_in("trust_user", "postgres");
+    for setup in [SESSION[1], TRANSACTION[1]] {
+        let ferry = setup.start_with(&url, &[("PGFERRY_CLEANUP_TIMEOUT", "10min")]);
+        for (name, left) in UNWRITTEN {
+            let mut raw = ferry.session();
+            raw.send(&left(600));
+            eventually("it works", || aside.value(at_work) == "1");
+            drop(raw);
+            eventually(name, || aside.value(at_work) == "0");
+            eventually("its place is free", || ferry.report().get("leased_now") == 0);
+        }
+    }
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Connections for replication, on which SQL runs as well: what ends in the middle of a message, and what still comes behind an end.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use super::script::{Findings, SESSION, TRANSACTION};
-use crate::harness::protocol_client::{query, startup, tags};
-use crate::harness::{Pgferry, Postgres, ProtocolClient, eventually};
+use crate::harness::protocol_client::{message, query, startup, tags, terminate};
+use crate::harness::{Pgferry, Postgres, ProtocolClient, Signal, eventually};
 
 fn replicates(mut raw: ProtocolClient) -> ProtocolClient {
     raw.send(&startup(&[("user", "trust_user"), ("database", "postgres"), ("replication", "database")]));
@@ -110,6 +113,27 @@ fn error_of_pgferrys_own_does_not_end_up_in_a_message_of_the_servers() {
     let rest = raw.drain();
     let all_x = rest.iter().skip(10).all(|byte| *byte == b'x');
     assert!(all_x, "{} bytes, the last of them {:?}", rest.len(), &rest[rest.len().saturating_sub(60)..]);
+}
+
+#[test]
+fn server_of_a_replication_login_that_a_shutdown_cuts_off_is_told_of_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let mut ferry = Pgferry::start_with(&format!("postgres://127.0.0.1:{port}?sslmode=disable"), &[], &[]);
+    let mut raw = ferry.raw();
+    raw.send(&startup(&[("user", "u"), ("database", "d"), ("replication", "database")]));
+    let (mut server, _) = listener.accept().expect("a connection");
+    assert!(server.read(&mut [0; 1000]).expect("a startup packet") > 0);
+    ferry.signal(Signal::SIGTERM);
+    let end = raw.read_to_end().pop().expect("an error");
+    assert_eq!(end.field(b'C'), "57P03", "at once");
+    let welcome = [message(b'R', &[0; 4]), message(b'K', &[0, 0, 0, 1, 0, 0, 0, 2]), message(b'Z', b"I")].concat();
+    server.write_all(&welcome).expect("sent");
+    let mut last = [0; 5];
+    server.read_exact(&mut last).expect("a message");
+    assert_eq!(last[..], terminate());
+    drop(server);
+    assert!(ferry.wait().success());
 }
 
 #[test]

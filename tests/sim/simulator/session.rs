@@ -365,7 +365,7 @@ impl Session {
         loop {
             let step = refusal
                 .advance(&mut self.conn.input, &mut self.conn.output, &mut self.state, statements)
-                .map_err(|bad| SessionEnd::Tell(ClientError::violation(bad.to_string())))?;
+                .map_err(SessionEnd::Tell)?;
             self.conn.flush().await.map_err(|_| SessionEnd::Quiet)?;
             match step {
                 Step::Over => break,
