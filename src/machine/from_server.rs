@@ -323,7 +323,8 @@ impl Machine<'_> {
         }
         if action == MessageAction::Forward {
             self.replay.was_answered();
-            self.ready_for_query(status);
+            // Which may not be what it says (`Pipeline::ready`).
+            self.ready_for_query(self.pipeline.status());
             if self.hold_ready(io, status) {
                 return MessageAction::Swallow;
             }

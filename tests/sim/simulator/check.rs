@@ -14,6 +14,7 @@ use super::expected;
 use super::play::{Alone, Played, TABLES};
 use super::tokens::Unit;
 use super::types;
+use super::world::World;
 use crate::script::{Message, Script, Write};
 use crate::transcript::{Seen, Transcript};
 
@@ -34,7 +35,7 @@ pub fn check(case: &Case, played: &Played) -> Option<Finding> {
     }
     let mut told = false;
     for (id, ((client, alone), member)) in played.clients.iter().zip(&played.alone).zip(&case.members).enumerate() {
-        match against_alone(id, client, alone, member, case) {
+        match against_alone(id, client, alone, member, case, &played.world) {
             Told::TheSame => {}
             Told::OfFaults => told = true,
             Told::Wrong(why, mark) => {
@@ -96,7 +97,7 @@ enum Told {
     Wrong(String, String),
 }
 
-fn against_alone(id: usize, client: &Client, alone: &Alone, member: &Member, case: &Case) -> Told {
+fn against_alone(id: usize, client: &Client, alone: &Alone, member: &Member, case: &Case, world: &World) -> Told {
     let transcript = own_part(&client.transcript, id);
     let contradiction = match () {
         // What comes behind code that resets is put right only behind all of it.
@@ -110,6 +111,7 @@ fn against_alone(id: usize, client: &Client, alone: &Alone, member: &Member, cas
         |member: &Member| says(member, |text| text.to_ascii_lowercase().contains("prepare transaction"));
     let keeps = case.has_new_defaults()
         && !case.has_told_nobody()
+        && !world.has_unnoticed_defaults.get()
         && !case.members.iter().any(in_two_phases)
         && !says(member, expected::resets_in_code);
     let contradiction = contradiction.or_else(|| defaults::change(&transcript).filter(|_| keeps));
@@ -352,8 +354,9 @@ fn is_one_of(seen: &Seen, errors: &[&str]) -> bool {
 
 /// Whether a client is told that something can't be done in this mode, which it would not be told alone.
 pub fn was_refused(transcript: &Transcript, alone: &Transcript) -> bool {
-    let own = transcript.seen.iter().filter(|seen| seen.tag != b'S');
-    let expected = alone.seen.iter().filter(|seen| seen.tag != b'S');
+    let counts = |seen: &&Seen| !matches!(seen.tag, b'S' | b'K' | b'v');
+    let own = transcript.seen.iter().filter(counts);
+    let expected = alone.seen.iter().filter(counts);
     // As in `against_alone`.
     let is_same = |own: &Seen, expected: &Seen| {
         let is_wrong_bind = is_one_of(expected, &["ERROR 08P01"]) && is_one_of(own, &["ERROR 42P01", "ERROR 0A000"]);

@@ -233,6 +233,11 @@ impl Pool {
                 _ => {}
             }
         }
+        let zone = |params: &ServerParams| params.get(b"TimeZone").map(<[u8]>::to_vec);
+        let is_news = self.parameters.baseline().is_some_and(|before| zone(&before) != zone(&params));
+        if is_news && asked.get("TimeZone").is_none() && !self.outdated.get() {
+            world.has_unnoticed_defaults.set(true);
+        }
         if !self.outdated.get() || self.parameters.baseline().is_none() {
             self.parameters.learn_baseline(&mut params, asked);
         }

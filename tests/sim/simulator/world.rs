@@ -40,6 +40,8 @@ pub struct World {
     pub catalogs: Catalogs,
     /// The server refuses the next login.
     pub refuses_login: Cell<bool>,
+    /// A session has begun with other defaults before these were noticed: clients of it are told.
+    pub has_unnoticed_defaults: Cell<bool>,
     pub statement_ids: Arc<StatementIds>,
     pub buffers: Arc<BufferPool>,
     /// Microseconds.
@@ -69,6 +71,7 @@ impl World {
             pools: RefCell::default(),
             catalogs: Catalogs::new(&setup, Arc::clone(&statement_ids)),
             refuses_login: Cell::default(),
+            has_unnoticed_defaults: Cell::default(),
             statement_ids,
             buffers: BufferPool::new(setup.buffer, 4),
             now: Cell::new(0),
