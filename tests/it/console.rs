@@ -479,7 +479,7 @@ fn each_command_needs_its_right() {
     assert_eq!(psql(&as_user("scram_user"), PASSWORD, "reload"), Ok("RELOAD".to_owned()));
     assert!(psql(&as_user("md5_user"), PASSWORD, "show version").is_ok());
     for sql in
-        ["reload", "pause", "kill_client 1", "set log_level = debug", "shutdown", "take_over", "cancel 1 00000000"]
+        ["reload", "pause", "kill_client 1", "set log_level = debug", "shutdown", "take_over", "cancel 1 1 00000000"]
     {
         let refused = psql(&as_user("md5_user"), PASSWORD, sql).expect_err(sql);
         assert!(refused.contains("permission denied for user \"md5_user\""), "{sql}: {refused}");
