@@ -6,6 +6,7 @@ use super::from_client::{Incoming, MessageHead, Sent, body};
 use super::session_sync::TextUse;
 use super::statement_errors::{too_many_resetting, too_many_statements};
 use super::{Buffers, Machine};
+use crate::error::ClientError;
 use crate::track::client_statements::{MAX_NAMED_BYTES, NamedStatement, significant};
 use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Note, SentNames};
@@ -59,24 +60,37 @@ impl Machine<'_> {
         incoming: Incoming,
     ) -> Sent {
         self.pins.insert(Pins::STATEMENT);
+        let considered = self.consider(effects, TextUse::Prepared);
+        let resets = match considered.and_then(|()| self.note_resetting(name, effects)) {
+            Ok(resets) => resets,
+            Err(refusal) => {
+                self.refuse(io, &refusal, incoming);
+                return Sent::Done;
+            }
+        };
+        let note = resets.map(|resetting| Note::of(Rollback { resetting: Some(resetting), ..Rollback::default() }));
+        self.pass(io, incoming, note);
+        Sent::Done
+    }
+
+    /// Notes that `name` is given to a text with `effects` that is not kept. Returns what is to be taken back if that fails, where the text
+    /// resets settings, or the one before did.
+    ///
+    /// # Errors
+    /// What the client is told if there are too many.
+    fn note_resetting(
+        &mut self,
+        name: &[u8],
+        effects: &SqlEffects,
+    ) -> Result<Option<(Box<[u8]>, Option<Commands>)>, ClientError> {
         let resets = |commands: &Commands| commands.iter().any(|placed| placed.command.resets());
         let commands = effects.commands.clone().filter(resets);
-        let refused = match self.consider(effects, TextUse::Prepared) {
-            Ok(()) if commands.is_some() && !self.resetting.has_room_for(name) => Err(too_many_resetting()),
-            considered => considered,
-        };
-        if let Err(refusal) = refused {
-            self.refuse(io, &refusal, incoming);
-            return Sent::Done;
+        if commands.is_some() && !self.resetting.has_room_for(name) {
+            return Err(too_many_resetting());
         }
         let resets = commands.is_some();
         let before = self.resetting.set(name, commands);
-        let note = (resets || before.is_some()).then(|| {
-            let rollback = Rollback { resetting: Some((significant(name).into(), before)), ..Rollback::default() };
-            Note::of(rollback)
-        });
-        self.pass(io, incoming, note);
-        Sent::Done
+        Ok((resets || before.is_some()).then(|| (significant(name).into(), before)))
     }
 
     /// A named text that is not kept, because it is too long: it goes to the server under a name of its own, and the
@@ -92,16 +106,21 @@ impl Machine<'_> {
         }
         let effects = self.effects_of_parse(io, incoming);
         let effects = SqlEffects { pins: effects.pins.union(Pins::STATEMENT), ..effects };
-        if let Err(refusal) = self.consider(&effects, TextUse::Prepared) {
-            self.refuse(io, &refusal, incoming);
-            return Sent::Done;
-        }
+        let considered = self.consider(&effects, TextUse::Prepared);
+        let resetting = match considered.and_then(|()| self.note_resetting(name, &effects)) {
+            Ok(resetting) => resetting,
+            Err(refusal) => {
+                self.refuse(io, &refusal, incoming);
+                return Sent::Done;
+            }
+        };
         let statement = self.context.statements.uncached();
         self.client.names.set(name, Some(NamedStatement::new(Arc::clone(&statement))));
         self.server.prepared.add(&statement, Standing::Doubtful);
         let rollback = Rollback {
             name: Some((significant(name).into(), None)),
             prepared: Some(statement.id),
+            resetting,
             ..Rollback::default()
         };
         let note = Note::of(rollback);

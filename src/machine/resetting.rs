@@ -1,4 +1,5 @@
-//! The named statements of a client in session mode that reset settings. All others are the server's business there.
+//! The named statements of a client that reset settings, of which the texts are not kept: all in session mode, where others are the server's
+//! business.
 
 use crate::track::client_statements::significant;
 use crate::track::session_command::Commands;

@@ -33,7 +33,7 @@ pub(super) fn too_many_statements() -> ClientError {
     .hint("Free those that are not needed any more, or use pool_mode = \"session\".")
 }
 
-/// A client in session mode has prepared more statements that reset settings than are remembered.
+/// A client has prepared more statements that reset settings, and of which the texts are not kept, than are remembered.
 pub(super) fn too_many_resetting() -> ClientError {
     ClientError::error(
         ErrorSource::Client,

@@ -229,7 +229,10 @@ impl Machine<'_> {
         let is_told = named.described.is_some() && self.server.columns(ready.id) == named.described.as_ref();
         let (note, before) = if incoming.request == Request::Bind {
             let effects = named.statement.text.as_ref().map(|text| &text.effects);
-            let commands = effects.and_then(|effects| effects.commands.clone());
+            let commands = match effects {
+                Some(effects) => effects.commands.clone(),
+                None => self.resetting.get(name),
+            };
             let transaction = effects.map_or(TransactionFate::MayEnd, |effects| effects.transaction);
             let of = (!is_told).then(|| PortalOf { name: Arc::clone(name), statement, server: ready.id });
             self.set_portal(Portal { name: portal.into(), commands, transaction, of });

@@ -9,6 +9,26 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a prepared text that resets what the client has asked for, and that is not kept, with more behind it",
+        "setup version=13 mode=transaction reset=never connections=2 buffer=512 client_bytes=100
+     client half_close
+     {DateStyle=sql, dmy}
+     [P(b,'select $1, current_setting(''timezone'')',25) P(a,'reset datestyle') B(q,a) E(q,0) Q('start transaction') Q('select $1::text, ''é''')]
+     client half_close
+     [Q('select 1')] |",
+    ),
+    (
+        "DISCARD ALL by a prepared text that is not kept, with more behind it",
+        "setup mode=transaction reset=always connections=1 buffer=512 client_bytes=100
+     client half_close
+     {DateStyle=sql, dmy}
+     [P(b,'select $1, current_setting(''timezone'')',25) P(a,'discard all') S] |
+     [B('',a) E S Q('show datestyle') Q('set work_mem = ''5MB''') S Q('show work_mem')] |
+     [Q('show work_mem')] |
+     client half_close
+     [Q('select 1')] |",
+    ),
+    (
         "settings of a transaction that PostgreSQL 18 leaves open behind a query in a pipeline, and that fails the next command",
         "setup version=18 mode=transaction reset=never connections=1
      client half_close
