@@ -11,7 +11,7 @@ use crate::track::client_statements::{MAX_NAMED_BYTES, NamedStatement, significa
 use crate::track::message_target::{MessageTarget, target_of};
 use crate::track::pipeline::{Note, SentNames};
 use crate::track::prepared_statement::Standing;
-use crate::track::rollback::Rollback;
+use crate::track::rollback::{FormerResetting, Rollback};
 use crate::track::session_command::Commands;
 use crate::track::sql_effects;
 use crate::track::{Pins, ResponseAction, SqlEffects};
@@ -78,11 +78,7 @@ impl Machine<'_> {
     ///
     /// # Errors
     /// What the client is told if there are too many.
-    fn note_resetting(
-        &mut self,
-        name: &[u8],
-        effects: &SqlEffects,
-    ) -> Result<Option<(Box<[u8]>, Option<Commands>)>, ClientError> {
+    fn note_resetting(&mut self, name: &[u8], effects: &SqlEffects) -> Result<Option<FormerResetting>, ClientError> {
         let resets = |commands: &Commands| commands.iter().any(|placed| placed.command.resets());
         let commands = effects.commands.clone().filter(resets);
         if commands.is_some() && !self.resetting.has_room_for(name) {

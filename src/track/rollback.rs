@@ -7,6 +7,9 @@ use super::prepared_statement::PreparedStatement;
 use super::session_command::Commands;
 use super::unnamed_statement::UnnamedStatement;
 
+/// A name, and the resetting commands of what it stood for before.
+pub type FormerResetting = (Box<[u8]>, Option<Commands>);
+
 /// Changes to take back.
 #[derive(Debug, Default)]
 pub struct Rollback {
@@ -16,8 +19,8 @@ pub struct Rollback {
     pub prepared: Option<u64>,
     /// The statement that is still prepared on the connection.
     pub closed: Option<(u64, PreparedStatement)>,
-    /// A name of session mode, and the resetting commands of what it stood for before.
-    pub resetting: Option<(Box<[u8]>, Option<Commands>)>,
+    /// What a text that is not kept has replaced.
+    pub resetting: Option<FormerResetting>,
     /// The unnamed statements before it.
     pub unnamed: Option<UnnamedChange>,
 }
