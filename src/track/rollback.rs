@@ -8,7 +8,7 @@ use super::session_command::Commands;
 use super::unnamed_statement::UnnamedStatement;
 
 /// A name, and the resetting commands of what it stood for before.
-pub type FormerResetting = (Box<[u8]>, Option<Commands>);
+pub(crate) type FormerResetting = (Box<[u8]>, Option<Commands>);
 
 /// Changes to take back.
 #[derive(Debug, Default)]
