@@ -89,7 +89,9 @@ impl Machine<'_> {
         // may turn out not to have happened, and must not bring back what this has dropped.
         let dropped = unnamed.client.is_some() || unnamed.server != UnnamedStatement::Absent;
         let unread = unnamed.client.is_some() && self.may_be_unread();
-        let matters = self.pipeline.changes_unnamed() || (dropped && self.may_be_discarded()) || unread;
+        // A copy that begins ignores a Sync that was sent ahead of its data.
+        let may_be_discarded = self.may_be_discarded() || self.pipeline.may_copy();
+        let matters = self.pipeline.changes_unnamed() || (dropped && may_be_discarded) || unread;
         Some(unnamed).filter(|_| matters)
     }
 

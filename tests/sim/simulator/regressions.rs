@@ -9,6 +9,15 @@ const SCHEDULES: u64 = 150;
 /// What each is about, and the case.
 const FOUND: &[(&str, &str)] = &[
     (
+        "a query that a copy discards behind a Sync that it ignores",
+        "setup mode=transaction reset=always connections=2 buffer=512
+     client half_close
+     [P('','copy t(token) from stdin') B('','') E S Q('release r') S] |
+     [B(k,'','x1')]
+     client half_close
+     [S]",
+    ),
+    (
         "a prepared text that resets what the client has asked for, and that is not kept, with more behind it",
         "setup version=13 mode=transaction reset=never connections=2 buffer=512 client_bytes=100
      client half_close
