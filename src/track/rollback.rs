@@ -19,7 +19,7 @@ pub struct Rollback {
     pub prepared: Option<u64>,
     /// The statement that is still prepared on the connection.
     pub closed: Option<(u64, PreparedStatement)>,
-    /// What a text that is not kept has replaced.
+    /// Commands that a text which is not kept has replaced.
     pub resetting: Option<FormerResetting>,
     /// The unnamed statements before it.
     pub unnamed: Option<UnnamedChange>,
