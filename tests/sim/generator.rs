@@ -949,7 +949,7 @@ impl Generator {
             "set datestyle to sql, dmy",
             "set work_mem = '5MB'",
             "set search_path = two, public",
-            "set a.b = 'begun'",
+            "set extra_float_digits to 0",
             "set intervalstyle to iso_8601",
             "set timezone = 'Nowhere/Land'",
             "set work_mem to default",
