@@ -60,25 +60,25 @@ impl Machine<'_> {
         incoming: Incoming,
     ) -> Sent {
         self.pins.insert(Pins::STATEMENT);
-        let considered = self.consider(effects, TextUse::Prepared);
-        let resets = match considered.and_then(|()| self.note_resetting(name, effects)) {
-            Ok(resets) => resets,
+        let resetting = match self.consider_unkept(name, effects) {
+            Ok(resetting) => resetting,
             Err(refusal) => {
                 self.refuse(io, &refusal, incoming);
                 return Sent::Done;
             }
         };
-        let note = resets.map(|resetting| Note::of(Rollback { resetting: Some(resetting), ..Rollback::default() }));
+        let note = resetting.map(|former| Note::of(Rollback { resetting: Some(former), ..Rollback::default() }));
         self.pass(io, incoming, note);
         Sent::Done
     }
 
-    /// Notes that `name` is given to a text with `effects` that is not kept. Returns what is to be taken back if that fails, where the text
-    /// resets settings, or the one before did.
+    /// Notes what a text with `effects` may do that is not kept, and that `name` is given to it. Returns what is to be taken back if that
+    /// fails, where the text resets settings, or the one before did.
     ///
     /// # Errors
-    /// What the client is told if there are too many.
-    fn note_resetting(&mut self, name: &[u8], effects: &SqlEffects) -> Result<Option<FormerResetting>, ClientError> {
+    /// What the client is told instead if it must not be sent.
+    fn consider_unkept(&mut self, name: &[u8], effects: &SqlEffects) -> Result<Option<FormerResetting>, ClientError> {
+        self.consider(effects, TextUse::Prepared)?;
         let resets = |commands: &Commands| commands.iter().any(|placed| placed.command.resets());
         let commands = effects.commands.clone().filter(resets);
         if commands.is_some() && !self.resetting.has_room_for(name) {
@@ -89,8 +89,8 @@ impl Machine<'_> {
         Ok((resets || before.is_some()).then(|| (significant(name).into(), before)))
     }
 
-    /// A named text that is not kept, because it is too long: it goes to the server under a name of its own, and the
-    /// client stays with the connection that has it.
+    /// A named text that is not kept, because it is too long, or because the client's others take all the room: it goes to the server
+    /// under a name of its own, and the client stays with the connection that has it.
     fn parse_uncached(&mut self, io: &mut Buffers<'_>, name: &[u8], incoming: Incoming) -> Sent {
         if self.client.names.get(name).is_some() {
             self.parse_taken(io, name, incoming);
@@ -102,8 +102,7 @@ impl Machine<'_> {
         }
         let effects = self.effects_of_parse(io, incoming);
         let effects = SqlEffects { pins: effects.pins.union(Pins::STATEMENT), ..effects };
-        let considered = self.consider(&effects, TextUse::Prepared);
-        let resetting = match considered.and_then(|()| self.note_resetting(name, &effects)) {
+        let resetting = match self.consider_unkept(name, &effects) {
             Ok(resetting) => resetting,
             Err(refusal) => {
                 self.refuse(io, &refusal, incoming);
